@@ -1,0 +1,1 @@
+"""What is measured: one file each, with a function `measure(size, folder, tell) -> Result`."""

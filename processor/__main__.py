@@ -1,0 +1,5 @@
+"""`python -m processor` is `mlade`."""
+
+from processor.cli import main
+
+main()

@@ -1,0 +1,376 @@
+"""All the wiring, in one function; start and stop order; what happens when a thread dies."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from processor import bridges
+from processor.clock import SystemClock
+from processor.computation import Computation
+from processor.control import FilterControl
+from processor.decoders import decoder
+from processor.delivery import Delivery
+from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
+from processor.filter import FilterDocument, check_against
+from processor.health import HealthServer
+from processor.intake import Intake, filters, identifier
+from processor.journal import Journal
+from processor.metrics import Metrics
+from processor.model.onnx_model import OnnxModel, load_model
+from processor.mqtt.connection import Connection, Subscription
+from processor.outbox import Bounds
+from processor.pipeline import Pipeline
+from processor.receipts import Receipts
+from processor.reporting import Reporting
+from processor.selection import Selection
+from processor.settings import Settings, client_options, load_filter
+from processor.steering import Steering
+from processor.store import Store
+from processor.types import NS
+from processor.windows import Shape, WindowBuffer
+
+log = logging.getLogger(__name__)
+
+_STOP_PATIENCE: Final = 4.3
+"""Seconds for everything to end after a signal."""
+_PIPELINE_PATIENCE: Final = 1.7
+"""Seconds of them for the batch underway and what was read already."""
+
+
+def open_model(settings: Settings) -> OnnxModel:
+    """Load the configured model.
+
+    Raises:
+        ModelError: it cannot be loaded, or does not fit what the sources give.
+    """
+    model, source = settings.model, settings.sources[0]
+    return load_model(
+        settings.path(model.path),
+        window_size=model.window.size,
+        channels=len(source.fields),
+        fields=source.fields,
+        input_name=model.input.name,
+        layout=model.input.layout,
+        mean=model.input.mean,
+        std=model.input.std,
+        output_name=model.output.name,
+        output_kind=model.output.kind,
+        labels=model.output.labels,
+        temperature=model.temperature,
+        max_batch=model.batch.max_size,
+        threads=model.threads,
+    )
+
+
+def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
+    """Return where a filter does not fit the model or the sources."""
+    known = dict.fromkeys(field for source in settings.sources for field in source.fields)
+    return check_against(document, kind=model.kind, labels=model.labels, fields=list(known))
+
+
+def build(settings: Settings, stop: Callable[[], None]) -> App:
+    """Put a processor together. Nothing runs yet, but the state directory is ours.
+
+    Args:
+        settings: the configuration.
+        stop: called, from whichever thread, when the processor cannot go on.
+
+    Raises:
+        ConfigurationError: filter, model and sources do not fit.
+        ModelError: the model cannot be loaded.
+        StateError: the state directory cannot be used.
+    """
+    clock = SystemClock()
+    metrics = Metrics()
+    document, text = load_filter(settings)
+    model = open_model(settings)
+
+    def check(candidate: FilterDocument) -> Sequence[Problem]:
+        return filter_problems(settings, model, candidate)
+
+    if problems := check(document):
+        raise ConfigurationError(Problem(f"filter.{problem.path}", problem.message) for problem in problems)
+
+    outbox = settings.outbox
+    store = Store(
+        settings.state_path,
+        durability=outbox.durability,
+        bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
+        bridges=[bridge.name for bridge in settings.bridges],
+    )
+    control = FilterControl(document, text, check, store.meta("filter"), clock.wall())
+
+    window = settings.model.window
+    shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
+    windows = WindowBuffer(shape, window.max_streams)
+    signature = [
+        window.size,
+        window.step,
+        window.max_gap,
+        [[source.name, source.fields] for source in settings.sources],
+    ]
+    journal = Journal(windows, json.dumps(signature), store)
+    field_names = [(source.name, source.fields) for source in settings.sources]
+
+    def make_selection(active: FilterDocument) -> Selection:
+        return Selection(active, model.labels, field_names)
+
+    decoders = [decoder(source) for source in settings.sources]
+    intake = Intake(settings.sources, decoders, windows, settings.topic_prefix)
+    computation = Computation(
+        settings.id,
+        intake=intake,
+        windows=windows,
+        model=model,
+        selection=make_selection(control.active),
+        revision=control.revision,
+        paused=bool(store.meta("paused")),
+        fields=dict(field_names),
+    )
+    deliveries = [
+        Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), store.totals, clock)
+        for bridge in settings.bridges
+    ]
+    receipts = Receipts(store.receipts())
+
+    def connected(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
+        intake.ignore_retained = session_present and settings.broker.protocol == "3.1.1"
+        if receipts.connected(connection.connects, session_present=session_present):
+            with suppress(StateFull):  # they stay, and hold no identifier of the new session for long
+                store.forget_receipts()
+        steering.connected()
+        reporting.connected()
+
+    subscriptions = _subscriptions(settings)
+    connection = _connect(settings, subscriptions, clock, connected)
+    reporting = Reporting(
+        root=settings.root,
+        source=connection,
+        computation=computation,
+        filters=control,
+        store=store,
+        deliveries=deliveries,
+        metrics=metrics,
+        clock=clock,
+        source_names=[source.name for source in settings.sources],
+        publish_inference=settings.publish_inference,
+        publish_every=settings.metrics.publish_every / NS,
+        extra=lambda: {
+            "broker_connected": float(connection.online),
+            "broker_connects": float(connection.connects),
+            "received_bytes": float(connection.bytes_read),
+        },
+    )
+    steering = Steering(
+        root=settings.root,
+        source=connection,
+        computation=computation,
+        filters=control,
+        make_selection=make_selection,
+        store=store,
+        deliveries=deliveries,
+        metrics=metrics,
+        reporting=reporting,
+        clock=clock,
+        identifiers=[one.identifier for one in subscriptions if one.control],
+    )
+    batch = settings.model.batch
+
+    def notify() -> None:
+        for delivery in deliveries:
+            delivery.notify()
+
+    pipeline = Pipeline(
+        source=connection,
+        computation=computation,
+        store=store,
+        journal=journal,
+        receipts=receipts,
+        steering=steering,
+        reporting=reporting,
+        metrics=metrics,
+        clock=clock,
+        notify=notify,
+        max_batch=batch.max_size,
+        max_delay=batch.max_delay / NS,
+        seconds_per_window=model.seconds_per_window,
+    )
+    store.remember({"filter": control.memory()})
+    return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
+
+
+def _subscriptions(settings: Settings) -> list[Subscription]:
+    """Return the sources' filters and our own topics."""
+    root = settings.root
+    data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
+    own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0)]
+    return [
+        *(Subscription(text, qos, identifier(text)) for text, qos in data),
+        *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
+    ]
+
+
+def _connect(
+    settings: Settings, subscriptions: Sequence[Subscription], clock: SystemClock, connected: Callable[[bool], None]
+) -> Connection:
+    broker = settings.broker
+    return Connection(
+        client_id=settings.client_id,
+        session_expiry=broker.session_expiry / NS,
+        receive_maximum=broker.receive_maximum,
+        max_payload=broker.max_payload,
+        will_topic=f"{settings.root}/status",
+        will_payload=b"offline",
+        subscriptions=subscriptions,
+        clock=clock,
+        on_connected=connected,
+        on_state=log.info,
+        **client_options(settings),
+    )
+
+
+@dataclass(slots=True)
+class App:
+    """A processor. `start` returns at once; `close` ends it and gives the state directory back.
+
+    Attributes:
+        settings: as configured.
+        store: the state.
+        connection: to the broker.
+        pipeline: the loop.
+        reporting: status and metrics.
+        deliveries: one a bridge.
+        metrics: counters.
+        stop: called when a thread died.
+        failure: why the processor cannot go on; None while it can.
+        taken_over: another processor has our id now, and speaks for it.
+        port: where /healthz answers; 0 when it does not.
+    """
+
+    settings: Settings
+    store: Store
+    connection: Connection
+    pipeline: Pipeline
+    reporting: Reporting
+    deliveries: Sequence[Delivery]
+    metrics: Metrics
+    stop: Callable[[], None]
+    failure: str | None = None
+    taken_over: bool = False
+    port: int = 0
+    _threads: list[threading.Thread] | None = None
+    _health: HealthServer | None = None
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._threads = [self._thread("pipeline", self.pipeline.run)]
+        self._threads += [self._thread(f"bridge-{one.name}", one.run) for one in self.deliveries]
+        if self.settings.http is not None:
+            self._serve(self.settings.http.listen)
+        for thread in self._threads:
+            thread.start()
+
+    def _thread(self, name: str, run: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                run()
+            except SessionTakenOver as error:
+                self.taken_over = True
+                self._fail(str(error))
+            except MladeError as error:
+                self._fail(str(error))
+            except Exception:
+                log.exception("The %s thread ended with an error that it should not have; please report it.", name)
+                self._fail(f"the {name} thread ended unexpectedly")
+
+        return threading.Thread(target=guarded, name=name, daemon=True)
+
+    def _fail(self, reason: str) -> None:
+        self.failure = self.failure or reason
+        self.stop()
+
+    def _serve(self, listen: str) -> None:
+        try:
+            self._health = HealthServer(
+                listen,
+                healthy=lambda: {"status": "ok", "id": self.settings.id},
+                waiting_for=self.waiting_for,
+                metrics=self._exposition,
+            )
+            self.port = self._health.port
+        except OSError as error:
+            # Watching is not worth more than collecting.
+            log.error("http.listen %s cannot be used (%s): no /healthz, /readyz, /metrics.", listen, error)  # noqa: TRY400
+
+    def _exposition(self) -> bytes:
+        self.reporting.refresh()
+        return self.metrics.exposition()
+
+    def waiting_for(self) -> list[str]:
+        """Return what keeps the processor from doing its job, as sentences. Any thread."""
+        reasons = [] if self.connection.online else [f"broker: {self.connection.state}"]
+        reasons += [f"subscription {text}: {reason}" for text, reason in dict(self.connection.refused).items()]
+        return reasons + self.reporting.waiting_for()
+
+    def close(self) -> bool:
+        """Finish the batch underway, flush the bridges, say goodbye, and give the state directory back.
+
+        Returns:
+            Whether all threads ended in time.
+        """
+        threads = self._threads or []
+        deadline = time.monotonic() + _STOP_PATIENCE
+        self.pipeline.stop()
+        self.connection.wake()
+        for thread in threads[:1]:
+            thread.join(_PIPELINE_PATIENCE)
+        for delivery in self.deliveries:
+            delivery.stop()
+        if not any(thread.is_alive() for thread in threads[:1]):  # the connection is its while it lives
+            farewell = [] if self.taken_over else [(f"{self.settings.root}/status", b"offline", True)]
+            self.connection.close(farewell, timeout=0.5)
+        for thread in threads[1:]:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self._health is not None:
+            self._health.close()
+        if any(thread.is_alive() for thread in threads):
+            log.warning("Not everything ended in time; what is undelivered stays in the outbox.")
+            return False
+        self.store.close()
+        return True
+
+
+def run(settings: Settings) -> int:
+    """Run a processor until a signal or a failure; return the exit code."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    app = build(settings, stop.set)
+    log.info(
+        "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
+        settings.id, len(settings.sources), settings.path(settings.model.path).name, len(settings.bridges),
+        settings.path(settings.state_dir),
+    )  # fmt: skip
+    app.start()
+    stop.wait()
+    ended = app.close()
+    code = 0
+    if app.failure is not None:
+        log.error("Stopped: %s", app.failure)
+        code = 1
+    else:
+        log.info("Stopped; %d samples wait in the outbox.", app.store.totals.rows)
+    if not ended:
+        # A thread is inside a long call of the model or a bridge. What it does is not acknowledged, so nothing is lost.
+        logging.shutdown()
+        os._exit(code)
+    return code

@@ -1,0 +1,221 @@
+"""The filter in force: where it came from, what was answered, and what survives a restart. And commands.
+
+Everything here happens on the pipeline thread, between two batches, at the place in the stream where it was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgspec
+
+from processor.errors import ConfigurationError, FilterRejected, Problem
+from processor.events import timestamp
+from processor.filter import FilterDocument, all_problems, parse_filter, to_plain, validate_filter
+
+log = logging.getLogger(__name__)
+
+FilterSource = Literal["file", "topic", "twin"]
+COMMANDS: Final = ("heartbeat", "pause", "resume", "flush", "status", "reload_model")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What becomes of a filter document, once `install` is called.
+
+    Attributes:
+        active: the filter that will be in force.
+        changed: whether it is another than before.
+        memory: what has to be on disk first; None when that is there already.
+        install: makes it so.
+    """
+
+    active: FilterDocument
+    changed: bool
+    memory: dict[str, Any] | None
+    install: Callable[[], None]
+
+
+class FilterControl:
+    """Decides which filter is in force.
+
+    Attributes:
+        active: the filter in force.
+        revision: grows by one with each applied change; persistent.
+        answer: the last answer, as it stands on `filter/state`.
+    """
+
+    def __init__(
+        self,
+        document: FilterDocument,
+        text: bytes,
+        check: Callable[[FilterDocument], Sequence[Problem]],
+        kept: dict[str, Any] | None,
+        now: int,
+    ) -> None:
+        """Settle on a filter at the start.
+
+        Args:
+            document: the file's filter, already checked.
+            text: what it was read from.
+            check: compares a filter with the model and the sources.
+            kept: what `memory` returned in an earlier run.
+            now: wall time, ns since the Unix epoch.
+        """
+        self._file = document
+        self._file_digest = _digest(text)
+        self._check = check
+        self._seen: dict[str, str] = {}
+        self.revision = 0
+        self.active = document
+        self.answer: dict[str, Any] = {}
+        self._source: FilterSource = "file"
+        if kept is not None:
+            self._seen = dict(kept["seen"])
+            self.revision = kept["revision"]
+            self.answer = kept["answer"]
+        if kept is None or not self._resume(kept):
+            self._apply(document, "file", self._file_digest, now)
+        self._seen["file"] = self._file_digest
+
+    def _resume(self, kept: dict[str, Any]) -> bool:
+        """Go on with the filter of an earlier run; whether that was possible."""
+        if kept["source"] == "file":
+            return bool(kept["seen"].get("file") == self._file_digest)
+        try:
+            document = validate_filter(kept["active"])
+            problems = self._check(document)
+        except ConfigurationError as error:
+            problems = error.problems
+        if problems:
+            log.error(
+                "The filter from the %s (revision %d) does not fit the model or the sources any more; the file's is in "
+                "force: %s", kept["source"], self.revision, "; ".join(map(str, problems)),
+            )  # fmt: skip
+            self._seen.pop(kept["source"], None)  # when it comes again it is judged, and answered, again
+            return False
+        self.active, self._source = document, kept["source"]
+        return True
+
+    def offer(self, payload: bytes, source: FilterSource, now: int, *, cut_from: int = 0) -> Offer:
+        """Look at a document from `source`; an empty one returns to the file's filter. Changes nothing by itself.
+
+        Args:
+            payload: the document.
+            source: where it came from.
+            now: wall time, ns since the Unix epoch.
+            cut_from: the document's whole length in bytes, where `payload` is only the beginning of it.
+        """
+        digest = _digest(payload)
+        if self._seen.get(source) == digest:
+            return Offer(self.active, changed=False, memory=None, install=lambda: None)
+        later = copy(self)
+        changed = later._consider(payload, source, now, digest, cut_from)  # noqa: SLF001 - a copy of ourselves
+        return Offer(later.active, changed, later.memory(), lambda: self.__dict__.update(later.__dict__))
+
+    def _consider(self, payload: bytes, source: FilterSource, now: int, digest: str, cut_from: int) -> bool:
+        """Apply or reject a document that is new from its source; whether another filter is in force then."""
+        self._seen = self._seen | {source: digest}
+        if not payload.strip():
+            return self._return_to_file(source, digest, now)
+        try:
+            document = self._read(payload, cut_from)
+        except FilterRejected as error:
+            self._reject(error.problems, source, digest)
+            return False
+        self._apply(document, source, digest, now)
+        log.info("Filter revision %d from the %s is in force.", self.revision, source)
+        return True
+
+    def _read(self, payload: bytes, cut_from: int) -> FilterDocument:
+        if cut_from:
+            raise FilterRejected([Problem("", f"{cut_from} bytes; broker.max_payload allows less")])
+        try:
+            document = parse_filter(payload)
+        except FilterRejected as error:
+            raise FilterRejected(all_problems(error, self._check)) from None
+        if problems := self._check(document):
+            raise FilterRejected(problems)
+        return document
+
+    def _return_to_file(self, source: FilterSource, digest: str, now: int) -> bool:
+        changed = self._source != "file"
+        if changed:
+            self._apply(self._file, "file", digest, now)
+            log.info("The %s's filter was removed: the file's is in force, revision %d.", source, self.revision)
+        else:
+            self.answer = self.answer | {"status": "applied", "sha256": digest, "source": "file", "errors": []}
+        return changed
+
+    def _apply(self, document: FilterDocument, source: FilterSource, digest: str, now: int) -> None:
+        self.active, self._source = document, source
+        self.revision += 1
+        self.answer = {
+            "status": "applied",
+            "revision": self.revision,
+            "sha256": digest,
+            "applied_at": timestamp(now),
+            "source": source,
+            "errors": [],
+            "active": to_plain(document),
+        }
+
+    def _reject(self, problems: Sequence[Problem], source: FilterSource, digest: str) -> None:
+        log.warning("A filter from the %s was rejected: %s", source, "; ".join(map(str, problems)))
+        self.answer = {
+            "status": "rejected",
+            "revision": self.revision,
+            "sha256": digest,
+            "applied_at": self.answer["applied_at"],
+            "source": source,
+            "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
+            "active": to_plain(self.active),
+        }
+
+    def memory(self) -> dict[str, Any]:
+        """Return what has to survive a restart, as JSON holds it."""
+        return {
+            "revision": self.revision,
+            "source": self._source,
+            "seen": self._seen,
+            "active": to_plain(self.active),
+            "answer": self.answer,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What someone asks of the processor.
+
+    Attributes:
+        name: one of `COMMANDS`.
+        id: what the asker called it, returned with the answer.
+    """
+
+    name: str
+    id: object
+
+
+def parse_command(payload: bytes) -> Command | str:
+    """Return the command in a payload, or a sentence that says what is wrong with it."""
+    expected = f'expected {{"command": …, "id": …}} with one of {", ".join(COMMANDS)}'
+    try:
+        data = msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return f"not JSON ({error}); {expected}"
+    if not isinstance(data, dict) or not isinstance(data.get("command"), str):
+        return f"no command; {expected}"
+    if isinstance(data.get("id"), dict | list):
+        return "the id is an object or an array; expected text or a number"
+    if data["command"] not in COMMANDS:
+        return f"unknown command {data['command']!r:.60}; {expected}"
+    return Command(data["command"], data.get("id"))
+
+
+def _digest(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()

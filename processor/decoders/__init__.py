@@ -1,0 +1,19 @@
+"""Formats: each turns payloads into readings. A new one is a file here and a line in `FORMATS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from processor.decoders.json import JsonDecoder
+from processor.protocols import Decoder
+from processor.settings import Source
+
+FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
+    "json": JsonDecoder,
+}
+
+
+def decoder(source: Source) -> Decoder:
+    """Return the decoder for a source."""
+    return FORMATS[source.format](source)

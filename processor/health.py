@@ -1,0 +1,81 @@
+"""/healthz, /readyz and /metrics over HTTP, for supervisors and Prometheus. On threads of its own; reads snapshots."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import msgspec
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+log = logging.getLogger(__name__)
+
+
+class HealthServer:
+    """Serves until closed."""
+
+    def __init__(
+        self,
+        listen: str,
+        *,
+        healthy: Callable[[], dict[str, Any]],
+        waiting_for: Callable[[], list[str]],
+        metrics: Callable[[], bytes],
+    ) -> None:
+        """Bind and serve.
+
+        Args:
+            listen: host:port; port 0 takes a free one.
+            healthy: what /healthz answers; the process answers at all only while it lives.
+            waiting_for: sentences on what keeps it from doing its job; none means ready.
+            metrics: the Prometheus text.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5.0  # seconds for a client to send its request
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    self._answer(HTTPStatus.OK, metrics(), CONTENT_TYPE_LATEST)
+                elif path == "/healthz":
+                    self._json(HTTPStatus.OK, healthy())
+                elif path == "/readyz":
+                    reasons = waiting_for()
+                    status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+                    self._json(status, {"ready": not reasons, "waiting_for": reasons})
+                else:
+                    self._json(HTTPStatus.NOT_FOUND, {"error": "try /healthz, /readyz or /metrics"})
+
+            def _json(self, status: HTTPStatus, body: dict[str, Any]) -> None:
+                self._answer(status, msgspec.json.encode(body) + b"\n", "application/json")
+
+            def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+                log.debug("HTTP %s: %s", self.address_string(), format % args)
+
+        host, _, port = listen.rpartition(":")
+        self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,273 @@
+"""From messages to readings: which source and stream each message belongs to, and what its decoder makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from processor import topics
+from processor.mqtt.properties import subscription_identifiers
+from processor.protocols import Decoder
+from processor.settings import Source
+from processor.types import DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
+from processor.windows import WindowBuffer
+
+_MOST_IDENTIFIERS: Final = 268_435_455
+_ROUTES: Final = 100_000
+"""Topics remembered; with more, all are forgotten and found again."""
+_LONGEST_ROUTE: Final = 1024
+"""Characters of a topic that is remembered; one may have 65,535, and memory is bounded."""
+_PAYLOAD_KEPT: Final = 64 << 10
+_PLACEHOLDER: Final = re.compile(r"\{(topic|source)(?:\[(\d+)\])?\}|\{field:[^{}]+\}")
+
+
+@dataclass(slots=True)
+class _Route:
+    """What is known of a topic.
+
+    Attributes:
+        source: position of its source; -1: not a reading at all.
+        identifier: the subscription whose copy counts where several match; 0: any.
+        name: the stream, where the topic alone tells it.
+        around: text before and after the key that is in the payload.
+        problem: why no stream can be named.
+        slot, generation: where the windows keep the stream, as of that generation.
+    """
+
+    source: int
+    identifier: int = 0
+    name: StreamName | None = None
+    around: tuple[str, str] = ("", "")
+    problem: str = ""
+    slot: int = -1
+    generation: int = -1
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a batch of messages held.
+
+    Attributes:
+        readings: in arrival order.
+        origin: (N,) position of each reading's message in the batch.
+        dead_letters: what could not be used, in arrival order.
+        messages: messages by source.
+        ignored: messages that are not ours to read: own topics, and second copies of overlapping subscriptions.
+    """
+
+    readings: Readings
+    origin: Ints
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    messages: list[int] = field(default_factory=list)
+    ignored: int = 0
+
+
+@dataclass(slots=True)
+class _Pile:
+    """The messages of one source in a batch."""
+
+    positions: list[int] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    arrivals: list[int] = field(default_factory=list)
+    routes: list[_Route] = field(default_factory=list)
+
+
+class Intake:
+    """Decodes batches for one window buffer. Used by the pipeline thread.
+
+    Attributes:
+        ignore_retained: whether retained messages are repeats: MQTT 3.1.1 sends them with each SUBSCRIBE, also when the
+            broker had kept our session. What is published while we are subscribed does not carry the flag.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], decoders: Sequence[Decoder], windows: WindowBuffer, prefix: str
+    ) -> None:
+        """Prepare.
+
+        Args:
+            sources: in the configuration's order: the first that matches a topic gets its messages.
+            decoders: one for each source.
+            windows: opens the streams' slots.
+            prefix: topics under it are processors' own and never readings.
+        """
+        self.ignore_retained = False
+        self._sources = sources
+        self._decoders = decoders
+        self._windows = windows
+        self._own = f"{prefix}/"
+        self._routes: dict[str, _Route] = {}
+        self._filters = [(identifier(text), position, text) for position, text in filters(sources)]
+
+    def take(self, messages: Sequence[Message]) -> Taken:
+        """Return the readings in a batch of messages, in arrival order."""
+        piles = [_Pile() for _ in self._sources]
+        taken = Taken(self._nothing(), np.empty(0, np.int64))
+        routes = self._routes
+        unused: list[tuple[int, DeadLetter]] = []
+        for position, message in enumerate(messages):
+            route = routes.get(message.topic) or self._route(message.topic)
+            if (
+                route.source < 0
+                or (message.retain and self.ignore_retained)
+                or (route.identifier and not _is_copy(message, route.identifier))
+            ):
+                taken.ignored += 1
+            elif message.oversize or route.problem:
+                unused.append((position, _unread(message, route)))
+            else:
+                pile = piles[route.source]
+                pile.positions.append(position)
+                pile.payloads.append(message.payload)
+                pile.arrivals.append(message.arrival)
+                pile.routes.append(route)
+        taken.messages = [len(pile.positions) for pile in piles]
+        parts = [self._decode(source, pile, messages, unused) for source, pile in enumerate(piles) if pile.positions]
+        taken.dead_letters = [letter for _, letter in sorted(unused)]
+        if parts:
+            self._join(parts, taken)
+        return taken
+
+    def _nothing(self) -> Readings:
+        empty = np.empty(0, np.int64)
+        return Readings(empty, empty, np.empty((0, self._windows.shape.channels)))
+
+    def _decode(
+        self, source: int, pile: _Pile, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
+    ) -> tuple[Ints, Times, Floats, list[_Route | StreamName]]:
+        decoded = self._decoders[source].decode(pile.payloads, np.array(pile.arrivals, np.int64))
+        for index, reason, detail in decoded.failures:
+            position = pile.positions[index]
+            unused.append((position, dead_letter(messages[position], reason, detail)))
+        streams: list[_Route | StreamName]
+        if decoded.keys is None:
+            if len(decoded.origin) == len(pile.routes) and not decoded.failures:
+                streams = list(pile.routes)  # one reading a message, nearly always
+            else:
+                streams = [pile.routes[index] for index in decoded.origin.tolist()]
+        else:
+            name = self._sources[source].name
+            streams = [
+                StreamName(name, key.join(pile.routes[index].around))
+                for index, key in zip(decoded.origin.tolist(), decoded.keys, strict=True)
+            ]
+        return np.array(pile.positions, np.int64)[decoded.origin], decoded.times, decoded.values, streams
+
+    def _join(self, parts: Sequence[tuple[Ints, Times, Floats, list[_Route | StreamName]]], taken: Taken) -> None:
+        origin, times, values, streams = parts[0]
+        if len(parts) > 1:
+            origin = np.concatenate([part[0] for part in parts])
+            order = np.argsort(origin, kind="stable")
+            origin = origin[order]
+            times = np.concatenate([part[1] for part in parts])[order]
+            values = np.concatenate([part[2] for part in parts])[order]
+            together = [stream for part in parts for stream in part[3]]
+            streams = [together[index] for index in order.tolist()]
+        taken.readings = Readings(self._slots(streams), times, values)
+        taken.origin = origin
+
+    def _slots(self, streams: list[_Route | StreamName]) -> Ints:
+        """Open the readings' streams, in arrival order: which stream is forgotten for another depends on it."""
+        windows = self._windows
+        slots: list[int] = []
+        for stream in streams:
+            if isinstance(stream, StreamName):
+                slots.append(windows.slot(stream, slots))
+                continue
+            if stream.generation != windows.generation and stream.name is not None:
+                stream.slot = windows.slot(stream.name, slots)
+                stream.generation = windows.generation
+            slots.append(stream.slot)
+        return np.array(slots, np.int64)
+
+    def _route(self, topic: str) -> _Route:
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
+        route = self._find(topic)
+        if len(topic) <= _LONGEST_ROUTE:
+            self._routes[topic] = route
+        return route
+
+    def _find(self, topic: str) -> _Route:
+        if topic.startswith(self._own):
+            return _Route(-1)
+        matching = [(number, position) for number, position, text in self._filters if topics.matches(text, topic)]
+        if not matching:
+            return _Route(-1)
+        number, position = matching[0]
+        source = self._sources[position]
+        route = _Route(position, number if len(matching) > 1 else 0)
+        try:
+            text = _render(source, topic)
+        except IndexError:
+            route.problem = f"the topic has too few levels for the stream {source.stream!r} of source {source.name!r}"
+            return route
+        if text == [""]:
+            route.problem = f"the stream {source.stream!r} of source {source.name!r} is an empty text for this topic"
+        elif len(text) == 1:
+            route.name = StreamName(source.name, text[0])
+        else:
+            route.around = (text[0], text[1])
+        return route
+
+
+def filters(sources: Sequence[Source]) -> list[tuple[int, str]]:
+    """Return every subscription, as (position of its source, topic filter).
+
+    A filter is subscribed to once: a broker keeps one subscription for it, and the first source gets its messages.
+    """
+    first: dict[str, int] = {}
+    for position, source in enumerate(sources):
+        for text in source.topics:
+            first.setdefault(text, position)
+    return [(position, text) for text, position in first.items()]
+
+
+def identifier(text: str) -> int:
+    """Return a topic filter's MQTT 5 subscription identifier.
+
+    Of its text alone: what the broker keeps for us while we are away carries it, and must mean the same to the next
+    configuration.
+    """
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % _MOST_IDENTIFIERS + 1
+
+
+def _render(source: Source, topic: str) -> list[str]:
+    """Return the stream's key; in two parts where the rest of it is in the payload."""
+    levels = topic.split("/")
+    parts = [""]
+    end = 0
+    for found in _PLACEHOLDER.finditer(source.stream):
+        parts[-1] += source.stream[end : found.start()]
+        end = found.end()
+        if found[1] == "source":
+            parts[-1] += source.name
+        elif found[1] == "topic":
+            parts[-1] += topic if found[2] is None else levels[int(found[2])]
+        else:
+            parts.append("")
+    parts[-1] += source.stream[end:]
+    return parts
+
+
+def _is_copy(message: Message, identifier: int) -> bool:
+    """Whether this is the copy of the subscription that counts; brokers without identifiers send one copy only."""
+    identifiers = subscription_identifiers(message.properties)
+    return not identifiers or identifier in identifiers
+
+
+def _unread(message: Message, route: _Route) -> DeadLetter:
+    if message.oversize:
+        detail = f"the payload has {message.oversize} bytes; broker.max_payload is less"
+        return dead_letter(message, "too_large", detail)
+    return dead_letter(message, "stream", route.problem)
+
+
+def dead_letter(message: Message, reason: str, detail: str) -> DeadLetter:
+    """Return a message as one that could not be processed."""
+    return DeadLetter(message.topic, message.arrival, reason, detail, message.payload[:_PAYLOAD_KEPT])

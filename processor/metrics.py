@@ -1,0 +1,144 @@
+"""Every metric, declared once: what it counts, in what unit, by which labels. Prometheus and our topic read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+
+from processor.types import Floats, Ints
+
+
+class Declaration(NamedTuple):
+    """One metric."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS: Final = (
+    # What came in.
+    Declaration("messages", "counter", "MQTT messages taken in", ("source",)),
+    Declaration(
+        "ignored_messages", "counter", "Messages that are no readings: own topics, copies of overlapping filters"
+    ),
+    Declaration("repeated_messages", "counter", "Messages the broker sent again that had been taken in before"),
+    Declaration("dropped_messages", "counter", "QoS 0 messages dropped while nothing could be committed"),
+    Declaration("received_bytes", "counter", "Bytes read from the broker"),
+    Declaration("readings", "counter", "Readings decoded"),
+    Declaration("dead_letters", "counter", "Messages that could not be processed", ("reason",)),
+    # What was judged.
+    Declaration("streams", "gauge", "Streams known"),
+    Declaration(
+        "forgotten_streams", "counter", "Streams forgotten because there were more than model.window.max_streams"
+    ),
+    Declaration("windows", "counter", "Windows judged"),
+    Declaration("accepted", "counter", "Windows accepted", ("rule",)),
+    Declaration("accepted_labels", "counter", "Windows accepted, by predicted label", ("label",)),
+    Declaration("rejected", "counter", "Windows rejected, by the furthest condition any rule came to", ("reason",)),
+    Declaration("batches", "counter", "Batches processed"),
+    Declaration("batch_seconds", "counter", "Time from a batch's reading to its acknowledgement, seconds"),
+    Declaration("filter_revision", "gauge", "Revision of the filter in force"),
+    Declaration("schedule_active", "gauge", "Whether the filter's schedule is active now: 1 or 0"),
+    Declaration("paused", "gauge", "Whether the processor is paused: 1 or 0"),
+    # What goes out.
+    Declaration("outbox_samples", "gauge", "Samples in the outbox"),
+    Declaration("outbox_bytes", "gauge", "Bytes in the outbox"),
+    Declaration("outbox_lost", "counter", "Samples lost from the outbox: expired, displaced, refused", ("reason",)),
+    Declaration("bridge_delivered", "counter", "Samples a bridge confirmed", ("bridge",)),
+    Declaration("bridge_failures", "counter", "Deliveries that failed and are tried again", ("bridge",)),
+    Declaration("bridge_waiting", "gauge", "Samples a bridge has still to confirm", ("bridge",)),
+    # The connection and the disk.
+    Declaration("broker_connected", "gauge", "Whether the broker is connected: 1 or 0"),
+    Declaration("broker_connects", "counter", "Connections made to the broker"),
+    Declaration("blocked", "gauge", "Whether nothing can be committed, so nothing is acknowledged: 1 or 0"),
+)
+
+EDGES: Final = np.linspace(0.0, 1.0, 21)
+"""Upper edges of the score histograms' bins, in the measure's unit; scores outside [0, 1] fall in the outer bins."""
+
+_DECLARED: Final = {metric.name: metric for metric in METRICS}
+
+
+class Metrics:
+    """The values. Counters are written by the pipeline thread, gauges by whoever looks; reading sees recent values."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._values: dict[tuple[str, tuple[str, ...]], float] = {
+            (metric.name, ()): 0.0 for metric in METRICS if not metric.labels
+        }
+        self._scores: dict[str, tuple[Ints, float]] = {}  # by rule: its bins and the sum; replaced whole
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def add(self, name: str, amount: float = 1, *labels: str) -> None:
+        """Count `amount` more."""
+        if amount:
+            key = (name, labels)
+            self._values[key] = self._values.get(key, 0.0) + amount
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        """Set a gauge, or a counter that is kept elsewhere."""
+        self._values[name, labels] = value
+
+    def total(self, name: str) -> int:
+        """Return a counter over all its labels."""
+        return round(sum(value for (known, _), value in list(self._values.items()) if known == name))
+
+    def by(self, name: str) -> dict[str, int]:
+        """Return a counter with one label, by that label."""
+        return {labels[0]: round(value) for (known, labels), value in list(self._values.items()) if known == name}
+
+    def observe(self, rule: str, scores: Floats) -> None:
+        """Count a rule's scores into its histogram; those that are not numbers are left out."""
+        finite = scores[np.isfinite(scores)]
+        # One bin below the first edge and one above the last, which are counted into their neighbours.
+        counts = np.bincount(EDGES.searchsorted(finite), minlength=len(EDGES) + 1)
+        counts[1] += counts[0]
+        counts[-2] += counts[-1]
+        known, total = self._scores.get(rule, (0, 0.0))
+        self._scores[rule] = (known + counts[1:-1], total + float(finite.sum()))
+
+    def forget_scores(self) -> None:
+        """Start the histograms again: the rules changed."""
+        self._scores.clear()
+
+    def histograms(self) -> dict[str, list[int]]:
+        """Return the counts in each rule's bins."""
+        return {rule: counts.tolist() for rule, (counts, _) in list(self._scores.items())}
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield everything, for prometheus_client."""
+        values = list(self._values.items())
+        for metric in METRICS:
+            family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(
+                f"mlade_{metric.name}", metric.text, labels=metric.labels
+            )
+            for (name, labels), value in values:
+                if name == metric.name:
+                    family.add_metric(labels, value)
+            yield family
+        scores = HistogramMetricFamily(
+            "mlade_score", "Scores of all windows, by the rule that measured", labels=["rule"]
+        )
+        for rule, (counts, total) in list(self._scores.items()):
+            sums = np.cumsum(counts).tolist()
+            edges = [f"{edge:g}" for edge in EDGES[1:-1].tolist()]
+            buckets: list[Any] = [*zip(edges, sums, strict=False), ("+Inf", sums[-1])]
+            scores.add_metric([rule], buckets, total)
+        yield scores
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the registry need not collect at registration."""
+        return []
+
+    def exposition(self) -> bytes:
+        """Return the Prometheus text format."""
+        return generate_latest(self._registry)

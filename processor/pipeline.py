@@ -1,0 +1,257 @@
+"""The one loop: read → decode → window → infer → select → store → acknowledge. Delivery happens elsewhere.
+
+One thread owns the broker's socket and everything that changes. It reads what has arrived, carries it through as one
+batch, commits, acknowledges, and reads again. There is no queue: while a batch is processed the next one gathers in the
+kernel's buffer and in the broker, and being busy is the back-pressure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from processor.computation import Computation
+from processor.errors import StateFull
+from processor.journal import Journal
+from processor.metrics import Metrics
+from processor.protocols import Clock, Source
+from processor.receipts import Receipts, pack
+from processor.reporting import Reporting
+from processor.steering import Steering
+from processor.store import RECEIPT_BYTES, RECEIPTS_KEPT, Changes, Store
+from processor.types import Message
+
+_LONGEST_CALL: Final = 0.25
+"""Seconds of model time a batch should take at most, so that keep-alive, commands and shutdown are never far away."""
+_RETRY: Final = 0.5
+"""Seconds between two tries to commit when there is no room."""
+_INBOX_BYTES: Final = 64 << 20
+"""Bytes of messages taken in while nothing can be committed; beyond that the socket is not read."""
+_BATCH_BYTES: Final = 8 << 20
+"""Bytes of messages beyond which a batch waits for no more company."""
+_DRAIN: Final = 1.0
+"""Seconds for what was read before the stop."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A batch, or something that steers us, carried through as far as the store.
+
+    Attributes:
+        messages: to be acknowledged when it is on disk.
+        receipts: of those that were new.
+        changes: what is to be on disk.
+        follow_up: what happens then.
+    """
+
+    messages: Sequence[Message]
+    receipts: bytes
+    changes: Changes
+    follow_up: Callable[[], None]
+
+
+class Pipeline:
+    """Carries messages through, batch by batch. `run` is the pipeline thread."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        computation: Computation,
+        store: Store,
+        journal: Journal,
+        receipts: Receipts,
+        steering: Steering,
+        reporting: Reporting,
+        metrics: Metrics,
+        clock: Clock,
+        notify: Callable[[], None],
+        max_batch: int,
+        max_delay: float,
+        seconds_per_window: float,
+    ) -> None:
+        """Take what `app.build` made.
+
+        Args:
+            source: the connection to the broker.
+            computation: from messages to samples.
+            store: where it all goes, in one transaction a batch.
+            journal: which readings the store keeps for the windows.
+            receipts: which messages were taken in before.
+            steering: what is not data: the filter, commands.
+            reporting: what we say of ourselves.
+            metrics: counters.
+            clock: for deadlines and the store's ages.
+            notify: tells the delivery threads that there is something new.
+            max_batch: messages in a batch at most.
+            max_delay: seconds that a small batch waits for company.
+            seconds_per_window: what the model takes for one.
+        """
+        self._source = source
+        self._computation = computation
+        self._store = store
+        self._journal = journal
+        self._receipts = receipts
+        self._steering = steering
+        self._reporting = reporting
+        self._metrics = metrics
+        self._clock = clock
+        self._notify = notify
+        self._limit = max(1, min(max_batch, int(_LONGEST_CALL / max(seconds_per_window, 1e-9))))
+        self._max_delay = max_delay
+        self._inbox: deque[list[Message]] = deque()  # read only; a batch, or one that steers us, each
+        self._inbox_bytes = 0
+        self._work: _Work | None = None  # carried through as far as the store, which had no room yet
+        self._retry_at = 0.0
+        self._unwritten = b""  # receipts of batches without effect; they are on disk with the next that has one
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End after the batch underway. Any thread; whoever calls wakes the source too."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Work until stopped, then finish what was read."""
+        while not self._stopping:
+            self.step(self._steering.seconds_until_due())
+        deadline = self._clock.monotonic() + _DRAIN
+        while self._clock.monotonic() < deadline:
+            if not self._inbox:
+                self._sort_in(self._source.buffered(self._limit))
+            if not self._advance():
+                break
+
+    def step(self, timeout: float) -> None:
+        """Read what has arrived, waiting up to `timeout` seconds for it, and carry it through."""
+        if self._work is not None:
+            self._read_while_blocked(min(timeout, _RETRY))
+        else:
+            self._sort_in(self._gather(timeout))
+        while self._advance() and self._inbox and not self._stopping:
+            self._source.serve(0.0)
+        self._steering.tick()
+        self._reporting.tick()
+
+    def _gather(self, timeout: float) -> list[Message]:
+        """Return what has arrived; a lone message waits for company only if it was told to."""
+        messages = self._source.read(self._limit, timeout)
+        if messages and self._max_delay:
+            until = self._clock.monotonic() + self._max_delay
+            size = _size(messages)
+            while len(messages) < self._limit and size < _BATCH_BYTES and not self._stopping:
+                left = until - self._clock.monotonic()
+                if left <= 0:
+                    break
+                more = self._source.read(self._limit - len(messages), left)
+                messages += more
+                size += _size(more)
+        return messages
+
+    def _read_while_blocked(self, timeout: float) -> None:
+        """Nothing can be committed: keep the connection alive and answer commands, but acknowledge nothing.
+
+        QoS 1 stops at the broker's in-flight limit, or where the inbox is full for a broker that keeps none. QoS 0 has
+        no limit: it is dropped and counted.
+        """
+        if self._inbox_bytes >= _INBOX_BYTES:
+            self._source.serve(timeout)
+            return
+        kept = []
+        for message in self._source.read(self._limit, timeout):
+            steers = self._steers(message)
+            if steers and not message.qos and self._steering.answer_while_blocked(message):
+                continue
+            if steers or message.qos:
+                kept.append(message)
+            else:
+                self._metrics.add("dropped_messages")
+        self._sort_in(kept)
+
+    def _steers(self, message: Message) -> bool:
+        return message.topic in self._steering.topics and self._steering.is_ours(message)
+
+    def _sort_in(self, messages: Sequence[Message]) -> None:
+        """Put messages into the inbox: data of one connection in batches, what steers us alone at its place between."""
+        if not messages:
+            return
+        batch = self._inbox.pop() if self._inbox and not self._steers(self._inbox[-1][0]) else []
+        for message in messages:
+            steers = self._steers(message)
+            if batch and (steers or len(batch) >= self._limit or batch[-1].connection != message.connection):
+                self._inbox.append(batch)
+                batch = []
+            if steers:
+                self._inbox.append([message])
+            else:
+                batch.append(message)
+        if batch:
+            self._inbox.append(batch)
+        self._inbox_bytes += _size(messages)
+
+    def _advance(self) -> bool:
+        """Carry the next batch through to its acknowledgement; whether there was one, and room for it."""
+        if self._work is None:
+            if not self._inbox:
+                return False
+            messages = self._inbox.popleft()
+            self._inbox_bytes -= _size(messages)
+            self._work = self._steer(messages[0]) if self._steers(messages[0]) else self._process(messages)
+        if not self._commit(self._work):
+            return False
+        done, self._work = self._work, None
+        self._source.acknowledge(done.messages)
+        done.follow_up()
+        return True
+
+    def _process(self, messages: Sequence[Message]) -> _Work:
+        """Carry one batch from messages to what it changes."""
+        started = self._clock.monotonic()
+        fresh = self._receipts.fresh(messages)
+        outcome = self._computation.run(fresh)
+        changes = Changes(samples=outcome.samples, dead_letters=outcome.dead_letters)
+        self._journal.record(changes, outcome.taken.readings.slots, outcome.past)
+
+        def follow_up() -> None:
+            self._reporting.count(outcome, len(messages) - len(fresh), self._clock.monotonic() - started)
+            self._reporting.report(outcome)
+            if outcome.samples:
+                self._notify()
+
+        return _Work(messages, pack(fresh), changes, follow_up)
+
+    def _steer(self, message: Message) -> _Work:
+        """Find out what a filter or a command changes; it is in force, and answered, when it is on disk."""
+        if message.qos and not self._receipts.fresh([message]):
+            return _Work([message], b"", Changes(), _nothing)
+        meta, follow_up = self._steering.apply(message)
+        return _Work([message], pack([message]), Changes(meta=meta), follow_up)
+
+    def _commit(self, work: _Work) -> bool:
+        """Make a piece of work durable; False when there is no room for it yet."""
+        if not work.changes.matter:
+            self._unwritten = (self._unwritten + work.receipts)[-RECEIPTS_KEPT * RECEIPT_BYTES :]
+        else:
+            if self._clock.monotonic() < self._retry_at:
+                return False
+            work.changes.receipts = self._unwritten + work.receipts
+            try:
+                self._store.commit(work.changes, self._clock.wall())
+            except StateFull as error:
+                self._retry_at = self._clock.monotonic() + _RETRY
+                self._reporting.set_blocked(str(error))
+                return False
+            self._reporting.set_blocked(None)
+            self._unwritten = b""
+        self._receipts.committed(work.receipts)
+        return True
+
+
+def _nothing() -> None:
+    """Follow up with nothing."""
+
+
+def _size(messages: Sequence[Message]) -> int:
+    """Return about how many bytes messages take."""
+    return sum(len(message.payload) + len(message.topic) for message in messages)

@@ -1,0 +1,156 @@
+"""What the commands print: log lines, a filter as YAML, a processor's status as a table."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, Final, TextIO
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from processor import document
+from processor.errors import ConfigurationError
+from processor.remote import FilterState, Metrics, Status
+from processor.units import size_text
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """Return text that comes from outside, such as a topic, without what would move a terminal's cursor."""
+    return _CONTROL.sub(lambda found: " " if found.group() == "\n" else repr(found.group())[1:-1], text)
+
+
+class LineFormatter(logging.Formatter):
+    """One event, one line: local time with its UTC offset, level, message. A traceback, of a defect, follows it."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - the base class's
+        """Return the time in ISO 8601, to the millisecond."""
+        del datefmt
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's
+        """Return the line."""
+        return f"{self.formatTime(record)} {record.levelname} {one_line(record.message)}"
+
+
+class _FilterDumper(yaml.SafeDumper):
+    """Writes YAML 1.1 that is the same when it is read as 1.2, which a filter is."""
+
+
+def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    try:
+        plain = document.parse(text) == text
+    except ConfigurationError:
+        plain = False
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_FilterDumper.add_representer(str, _quoted_where_needed)
+
+
+def filter_yaml(state: FilterState) -> str:
+    """Return the filter in force as a document that `mlade filter set` takes, with its state as comments."""
+    lines = [f"# {one_line(line)}\n" for line in _state_lines(state)]
+    return "".join(lines) + yaml.dump(state.active, Dumper=_FilterDumper, sort_keys=False, allow_unicode=True)
+
+
+def _state_lines(state: FilterState) -> Iterator[str]:
+    if state.status == "applied":
+        yield f"revision {state.revision}, applied, from the {state.source}, since {state.applied_at}"
+        return
+    yield f"revision {state.revision}, in force since {state.applied_at}"
+    yield f"The last document, from the {state.source}, was {state.status}:"
+    for error in errors_of(state):
+        yield f"  {error}"
+
+
+def errors_of(state: FilterState) -> list[str]:
+    """Return why a filter was rejected: one line each, with its path."""
+    errors = [(error.get("path", ""), error.get("message", "")) for error in state.errors]
+    return [one_line(f"{path}: {message}" if path else message) for path, message in errors]
+
+
+def filter_line(state: FilterState) -> str:
+    """Return a filter's state in one line."""
+    if state.status != "applied":
+        stays = f"; revision {state.revision} stays in force"
+        return one_line(f"{state.status}, from the {state.source}: {'; '.join(errors_of(state))}{stays}")
+    return one_line(f"applied, revision {state.revision} from the {state.source}: {_summary(state.active)}")
+
+
+def _summary(active: dict[str, Any]) -> str:
+    rules = active.get("rules")
+    names = [str(rule.get("name")) for rule in rules if isinstance(rule, dict)] if isinstance(rules, list) else []
+    switched_off = "" if active.get("enabled", True) else ", not enabled"
+    return ("rules " + ", ".join(names) if names else "no rules") + switched_off
+
+
+def status_rows(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield what a processor says about itself, as headings and lines."""
+    words = {True: "online", False: "offline", None: "unknown: nothing stands on its status topic"}
+    yield "status", words[status.online]
+    if status.filter is not None:
+        yield "filter", filter_line(status.filter)
+    if status.metrics is not None:
+        yield from _metrics_rows(status.metrics, now)
+
+
+def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
+    yield "as of", f"{metrics.time}{_age(metrics.time, now)}"
+    if metrics.paused:
+        yield "paused", "windows are refused until the command resume"
+    if metrics.blocked:
+        yield "blocked", f"nothing is acknowledged: {metrics.blocked}"
+    yield "version", f"{metrics.version}, up for {metrics.uptime_seconds:.0f} s"
+    for name, count in metrics.counters.items():
+        rate = f"{metrics.rates[name]:>12.1f} /s" if name in metrics.rates else ""
+        yield name.replace("_", " "), f"{count:>12.0f}{rate}"
+    yield "streams", f"{metrics.streams:>12}"
+    for rule, count in metrics.by_rule.items():
+        yield f"accepted by {rule}", f"{count:>12}"
+    outbox = metrics.outbox
+    lost = ", ".join(f"{count} {reason}" for reason, count in outbox.lost.items() if count)
+    yield "outbox", f"{outbox.samples} samples, {_size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")
+    for name, bridge in metrics.bridges.items():
+        error = f"; {bridge.error}" if bridge.error else ""
+        yield (
+            f"bridge {name}",
+            (f"{bridge.delivered} delivered, {bridge.waiting} waiting, {bridge.failures} failed attempts{error}"),
+        )
+
+
+def _size(count: int) -> str:
+    for unit, bytes_in in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= bytes_in:
+            return f"{count / bytes_in:.1f} {unit}"
+    return size_text(count)
+
+
+def _age(time: str, now: datetime) -> str:
+    try:
+        seconds = (now - datetime.fromisoformat(time)).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    return f", {seconds:.0f} s ago" if seconds >= 1 else ""
+
+
+def print_rows(rows: Iterable[tuple[str, str]], file: TextIO) -> None:
+    """Print headings and lines: a table on a terminal, and plain lines of their full length elsewhere."""
+    shown = [(one_line(heading), one_line(line)) for heading, line in rows]
+    if file.isatty():
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for heading, line in shown:
+            table.add_row(Text(heading), Text(line))  # not as markup: what a processor says may hold brackets
+        Console(file=file).print(table)
+        return
+    width = max((len(heading) for heading, _ in shown), default=0)
+    for heading, line in shown:
+        print(f"{heading:<{width}}  {line}".rstrip(), file=file)

@@ -1,0 +1,289 @@
+"""What the processor says of itself: status, metrics, predictions, dead letters, the filter's state.
+
+Called by the pipeline thread; `refresh` and `waiting_for` by any.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from processor import __version__
+from processor.computation import Computation, Outcome
+from processor.control import FilterControl
+from processor.delivery import Delivery
+from processor.events import inference, timestamp, timestamps
+from processor.metrics import EDGES, Metrics
+from processor.protocols import Clock, Source
+from processor.store import Store
+from processor.topics import encode_stream
+from processor.types import DeadLetter, Reason
+
+log = logging.getLogger(__name__)
+
+_DAYS_AHEAD: Final = 31
+"""How far the schedule's next change is looked for: milliseconds on the pipeline thread, whatever the filter says."""
+_DEAD_LETTERS_PER_SECOND: Final = 100
+_MOST_DEAD_LETTERS: Final = 1000
+"""Dead letters published at once, after a quiet time."""
+_LOGGED_DEAD_LETTERS: Final = 10
+"""Of a batch's, those that are logged."""
+_COUNTERS: Final = (
+    "messages",
+    "readings",
+    "windows",
+    "accepted",
+    "dead_letters",
+    "ignored_messages",
+    "repeated_messages",
+    "dropped_messages",
+    "forgotten_streams",
+    "batches",
+)
+_REJECTIONS: Final = tuple(reason.label for reason in Reason if reason is not Reason.ACCEPTED)
+"""The reasons' names, by their numbers; only the last reason is no rejection."""
+
+
+class Reporting:
+    """Counts, and publishes on our own topics."""
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        source: Source,
+        computation: Computation,
+        filters: FilterControl,
+        store: Store,
+        deliveries: Sequence[Delivery],
+        metrics: Metrics,
+        clock: Clock,
+        source_names: Sequence[str],
+        publish_inference: bool,
+        publish_every: float,
+        extra: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """Take what `app.build` made.
+
+        Args:
+            root: our topics' beginning.
+            source: our connection.
+            computation: for its streams, model and schedule.
+            filters: for the answer to be published.
+            store: for the outbox's totals.
+            deliveries: one a bridge.
+            metrics: to count in and to publish.
+            clock: for intervals.
+            source_names: of the configuration, in order.
+            publish_inference: whether every prediction is published.
+            publish_every: seconds between two publications of the metrics.
+            extra: metrics that the connection counts itself.
+        """
+        self._root = root
+        self._source = source
+        self._computation = computation
+        self._filters = filters
+        self._store = store
+        self._deliveries = deliveries
+        self._metrics = metrics
+        self._clock = clock
+        self._source_names = source_names
+        self._publish_inference = publish_inference
+        self._publish_every = publish_every
+        self._extra = extra
+        self._blocked_by: str | None = None
+        self._started = clock.monotonic()
+        self._next_metrics = self._started
+        self._letters_left = float(_MOST_DEAD_LETTERS)
+        self._letters_at = self._started
+        self._last_rates = (self._started, 0, 0)
+        self._rates = {"messages": 0.0, "accepted": 0.0}
+
+    @property
+    def blocked_by(self) -> str | None:
+        """Why nothing can be committed; None when it can."""
+        return self._blocked_by
+
+    def connected(self) -> None:
+        """Say again what is retained, at each connection: the broker may have lost it."""
+        self._source.publish(f"{self._root}/status", b"online", qos=1, retain=True)
+        self.publish_filter_state()
+        self._publish_metrics()
+
+    def count(self, outcome: Outcome, repeats: int, seconds: float) -> None:
+        """Count a batch that was acknowledged, with `repeats` messages that were known, after `seconds` of work."""
+        metrics, taken, verdicts = self._metrics, outcome.taken, outcome.judgement.verdicts
+        metrics.add("batches")
+        metrics.add("batch_seconds", seconds)
+        metrics.add("repeated_messages", repeats)
+        metrics.add("ignored_messages", taken.ignored)
+        for name, count in zip(self._source_names, taken.messages, strict=False):
+            metrics.add("messages", count, name)
+        metrics.add("readings", len(taken.readings.slots))
+        metrics.add("windows", len(verdicts))
+        for letter in outcome.dead_letters:
+            metrics.add("dead_letters", 1, letter.reason)
+        counts = np.bincount(verdicts.reason, minlength=len(_REJECTIONS)).tolist()
+        for count, label in zip(counts, _REJECTIONS, strict=False):
+            metrics.add("rejected", count, label)
+        for sample in outcome.samples:
+            metrics.add("accepted", 1, sample.rule)
+            metrics.add("accepted_labels", 1, sample.label)
+        for rule, scores in zip(self._computation.selection.document.rules, outcome.judgement.scores, strict=True):
+            if scores is not None and len(scores):
+                metrics.observe(rule.name, scores)
+
+    def report(self, outcome: Outcome) -> None:
+        """Publish a batch's predictions and dead letters."""
+        if outcome.dead_letters:
+            self._publish_dead_letters(outcome.dead_letters)
+        if self._publish_inference:
+            self._publish_predictions(outcome)
+
+    def _publish_predictions(self, outcome: Outcome) -> None:
+        model = self._computation.model
+        ends = timestamps(outcome.windows.ends)
+        for row, slot in enumerate(outcome.windows.slots.tolist()):
+            name = outcome.names[slot]
+            body = {
+                "time": ends[row],
+                "source": name.source,
+                "stream": name.key,
+                "inference": inference(outcome.predictions, row),
+                "model": {"name": model.name, "sha256": model.sha256},
+            }
+            self._source.publish(f"{self._root}/inference/{encode_stream(name.key)}", msgspec.json.encode(body))
+
+    def _publish_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Publish at a bounded rate; all of them are in the store anyway."""
+        now = self._clock.monotonic()
+        earned = (now - self._letters_at) * _DEAD_LETTERS_PER_SECOND
+        self._letters_left = min(self._letters_left + earned, float(_MOST_DEAD_LETTERS))
+        self._letters_at = now
+        for letter in letters[:_LOGGED_DEAD_LETTERS]:
+            log.warning("Dead letter from %s: %s (%s).", letter.topic, letter.detail, letter.reason)
+        if len(letters) > _LOGGED_DEAD_LETTERS:
+            log.warning("And %d more; mlade deadletters list shows them.", len(letters) - _LOGGED_DEAD_LETTERS)
+        for letter in letters[: int(self._letters_left)]:
+            self._letters_left -= 1
+            body = {
+                "time": timestamp(letter.arrival),
+                "topic": letter.topic,
+                "reason": letter.reason,
+                "detail": letter.detail,
+                "payload": base64.b64encode(letter.payload).decode(),
+            }
+            self._source.publish(f"{self._root}/deadletter", msgspec.json.encode(body))
+
+    def publish_filter_state(self) -> None:
+        """Publish the last answer to a filter, retained."""
+        body = msgspec.json.encode(self._filters.answer)
+        self._source.publish(f"{self._root}/filter/state", body, qos=1, retain=True)
+
+    def _publish_metrics(self) -> None:
+        self._source.publish(f"{self._root}/metrics", msgspec.json.encode(self.snapshot()), retain=True)
+
+    def seconds_until_due(self) -> float:
+        """Return the seconds until `tick` has something to do."""
+        return max(0.0, self._next_metrics - self._clock.monotonic())
+
+    def tick(self) -> None:
+        """Publish the metrics when it is time."""
+        now = self._clock.monotonic()
+        if now >= self._next_metrics:
+            self._next_metrics = now + self._publish_every
+            self.refresh()
+            self._measure_rates(now)
+            self._publish_metrics()
+
+    def set_blocked(self, reason: str | None) -> None:
+        """Take note that nothing can be committed, and why; or that it can again."""
+        if reason is not None and self._blocked_by is None:
+            log.error("Nothing is acknowledged any more: %s. Going on when there is room.", reason)
+        elif reason is None and self._blocked_by is not None:
+            log.warning("There is room again; going on.")
+        self._blocked_by = reason
+        self._metrics.set("blocked", reason is not None)
+
+    def waiting_for(self) -> list[str]:
+        """Return what keeps the processor from doing its job, as sentences. Any thread."""
+        reasons = [self._blocked_by] if self._blocked_by else []
+        return reasons + [f"bridge {one.name}: {one.state.error}" for one in self._deliveries if one.state.error]
+
+    def refresh(self) -> None:
+        """Bring the gauges, and what others count, up to date. Any thread."""
+        metrics, totals = self._metrics, self._store.totals
+        metrics.set("streams", len(self._computation.windows))
+        metrics.set("forgotten_streams", self._computation.windows.forgotten)
+        metrics.set("paused", self._computation.paused)
+        metrics.set("filter_revision", self._filters.revision)
+        metrics.set("outbox_samples", totals.rows)
+        metrics.set("outbox_bytes", totals.bytes)
+        for reason in ("expired", "displaced", "refused"):
+            metrics.set("outbox_lost", getattr(totals, reason), reason)
+        for one in self._deliveries:
+            metrics.set("bridge_delivered", one.state.delivered, one.name)
+            metrics.set("bridge_failures", one.state.failures, one.name)
+            metrics.set("bridge_waiting", one.state.waiting, one.name)
+        for name, value in self._extra().items():
+            metrics.set(name, value)
+
+    def _measure_rates(self, now: float) -> None:
+        before, messages, accepted = self._last_rates
+        current = (now, self._metrics.total("messages"), self._metrics.total("accepted"))
+        if now > before:
+            elapsed = now - before
+            self._rates = {
+                "messages": round((current[1] - messages) / elapsed, 1),
+                "accepted": round((current[2] - accepted) / elapsed, 2),
+            }
+        self._last_rates = current
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return counters, rates, score histograms, outbox, bridges and schedule, as on the metrics topic."""
+        metrics, wall = self._metrics, self._clock.wall()
+        schedule = self._computation.selection.schedule
+        change = schedule.next_change(wall, _DAYS_AHEAD)
+        active = self._computation.selection.is_active(wall)
+        metrics.set("schedule_active", active)
+        totals = self._store.totals
+        return {
+            "time": timestamp(wall),
+            "version": __version__,
+            "uptime_seconds": round(self._clock.monotonic() - self._started, 1),
+            "paused": self._computation.paused,
+            "blocked": self._blocked_by,
+            "filter_revision": self._filters.revision,
+            "counters": {name: metrics.total(name) for name in _COUNTERS},
+            "rates": self._rates,
+            "streams": len(self._computation.windows),
+            "by_source": metrics.by("messages"),
+            "by_rule": metrics.by("accepted"),
+            "by_label": metrics.by("accepted_labels"),
+            "by_reason": metrics.by("rejected"),
+            "dead_letters": metrics.by("dead_letters"),
+            "scores": {"edges": EDGES.round(4).tolist(), "counts": metrics.histograms()},
+            "outbox": {
+                "samples": totals.rows,
+                "bytes": totals.bytes,
+                "lost": {"expired": totals.expired, "displaced": totals.displaced, "refused": totals.refused},
+            },
+            "bridges": {
+                one.name: {
+                    "delivered": one.state.delivered,
+                    "waiting": one.state.waiting,
+                    "failures": one.state.failures,
+                    "error": one.state.error,
+                }
+                for one in self._deliveries
+            },
+            "schedule": {
+                "active": active,
+                "next_change": None if change is None else timestamp(change),
+            },
+        }

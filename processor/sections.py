@@ -1,0 +1,328 @@
+"""The sections of the configuration file: every key with its bounds, unit and default.
+
+Durations are integer nanoseconds and sizes are bytes once read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from processor import document, topics
+from processor.document import Flaw, Name
+from processor.types import NS
+from processor.units import ByteSize, Duration, PositiveDuration, duration_text, size_text
+
+_TEMPLATE_PART: Final = re.compile(r"\{(topic|source|topic\[([0-9]{1,4})\]|field:[^{}]+)\}")
+_USER_INFO: Final = re.compile(r"//[^/]*@")
+
+Text = Annotated[str, Field(min_length=1)]
+Layout = Literal["NCT", "NTC", "NT", "NC", "NCHW", "NHWC"]
+
+
+def _within(low: int, high: int, write: Callable[[int], str]) -> AfterValidator:
+    """Return a check of bounds that says them as users write them."""
+
+    def check(value: int) -> int:
+        if not low <= value <= high:
+            raise ValueError(f"found {write(value)}, expected {write(low)} to {write(high)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def without_password(url: str) -> str:
+    """Return a URL that may be shown: without user and password."""
+    return _USER_INFO.sub("//", url)
+
+
+class Section(document.Section):
+    """A mapping in the file. Numbers and truth values may be text, because in the environment everything is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        return {
+            key: _plain(value) if key in cls.model_fields and _is_number(cls, key) else value
+            for key, value in data.items()
+        }
+
+
+def _is_number(section: type[Section], key: str) -> bool:
+    expected = section.model_fields[key].annotation
+    return bool({expected, *get_args(expected)} & {bool, int, float})
+
+
+def _plain(value: object) -> object:
+    try:
+        plain = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+    return plain if isinstance(plain, bool | int | float) else value
+
+
+class Tls(Section):
+    """Files for TLS to the broker, PEM."""
+
+    ca: str | None = Field(default=None, description="certificates to trust; absent: the system's")
+    cert: str | None = Field(default=None, description="our certificate")
+    key: str | None = Field(default=None, description="its private key")
+    insecure_skip_verify: bool = Field(default=False, description="do not check the broker's certificate")
+
+
+class Broker(Section):
+    """The MQTT broker to plug into."""
+
+    url: str = Field(default="mqtt://127.0.0.1:1883", description="mqtt, mqtts, ws or wss")
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    password_file: str | None = None
+    tls: Tls = Tls()
+    protocol: Literal[5, "3.1.1"] = Field(default=5, description="5 or 3.1.1")
+    session_expiry: Duration = Field(
+        default=3600 * NS, description="how long the broker keeps what arrives while we are away; 0: not at all"
+    )
+    receive_maximum: int = Field(
+        default=1000, ge=1, le=65535, description="messages the broker may send before one is acknowledged"
+    )
+    max_payload: Annotated[ByteSize, _within(1, 256 << 20, size_text)] = Field(
+        default=1 << 20, description="larger ones are dead letters"
+    )
+
+    @classmethod
+    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
+        """Refuse TLS files that would not be used."""
+        url, tls = data.get("url", "mqtt:"), data.get("tls")
+        tls = tls if isinstance(tls, dict) else {}
+        unused = [key for key in ("ca", "cert", "key") if tls.get(key) is not None]
+        if unused and isinstance(url, str) and url.startswith(("mqtt:", "ws:")):
+            yield Flaw(("tls", unused[0]), "this connection is not encrypted; broker.url needs mqtts:// or wss://")
+        if tls.get("key") is not None and tls.get("cert") is None:
+            yield Flaw(("tls", "key"), "a private key needs its certificate, broker.tls.cert")
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in ("mqtt", "mqtts", "ws", "wss") or not parts.hostname or port == 0:
+            shown = document.describe(without_password(url))
+            raise ValueError(
+                f"found {shown}, expected a broker's address with mqtt, mqtts, ws or wss: mqtt://host:1883"
+            )
+        return url
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _from_environment(cls, protocol: object) -> object:
+        return 5 if protocol == "5" else protocol
+
+    @field_validator("password_file")
+    @classmethod
+    def _one_password(cls, password_file: str | None, info: ValidationInfo) -> str | None:
+        if password_file and info.data.get("password"):
+            raise ValueError("give password or password_file, not both")
+        return password_file
+
+
+class Source(Section):
+    """Topics of one format whose readings have the same fields."""
+
+    name: Name
+    topics: list[Text] = Field(min_length=1, description="MQTT topic filters")
+    # At QoS 2 a message is released before its effect is on disk. What is published so arrives here at QoS 1.
+    qos: Literal[0, 1] = 1
+    format: Literal["json"] = "json"
+    stream: str = Field(
+        default="{topic}", description="{topic}, {topic[1]}, {field:device}, {source} and text between them"
+    )
+    fields: list[Text] = Field(min_length=1, description="names, or JSON pointers like /sensor/accel/0")
+    time: Text | None = Field(default=None, description="field that holds the time; absent: the arrival time")
+    time_unit: Literal["auto", "s", "ms", "us", "ns", "iso8601"] = "auto"
+    max_ahead: Duration = Field(
+        default=86400 * NS, description="a reading further than this in the future is a dead letter"
+    )
+
+    @classmethod
+    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
+        """Refuse a stream that takes a level which the topics do not have."""
+        stream, filters = data.get("stream"), data.get("topics")
+        if not isinstance(stream, str) or not isinstance(filters, list):
+            return
+        deepest = max((int(level) for _, level in _TEMPLATE_PART.findall(stream) if level), default=-1)
+        for text in filters:
+            levels = topics.split_share(text).filter.split("/") if isinstance(text, str) else ["#"]
+            if levels[-1] != "#" and deepest >= len(levels):
+                message = f"found {document.describe(stream)}, but topics of {document.describe(text)} have "
+                yield Flaw(("stream",), message + f"the levels {{topic[0]}} to {{topic[{len(levels) - 1}]}}")
+
+    @field_validator("topics")
+    @classmethod
+    def _filters(cls, filters: list[str]) -> list[str]:
+        problems = [problem for text in filters if (problem := topics.validate_filter(text))]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return filters
+
+    @field_validator("stream")
+    @classmethod
+    def _template(cls, template: str) -> str:
+        rest = _TEMPLATE_PART.sub("", template)
+        if "{" in rest or "}" in rest or not template or template.count("{field:") > 1:
+            raise ValueError(
+                f"found {document.describe(template)}, expected {{topic}}, {{topic[1]}}, {{source}} or once "
+                "{field:device}, with any text between them"
+            )
+        return template
+
+    @field_validator("fields")
+    @classmethod
+    def _distinct(cls, fields: list[str]) -> list[str]:
+        twice = sorted({field for field in fields if fields.count(field) > 1})
+        if twice:
+            raise ValueError(f"each field once; {', '.join(map(document.describe, twice))} stands there more than once")
+        return fields
+
+
+class Window(Section):
+    """What the model sees of a stream."""
+
+    size: int = Field(default=1, ge=1, le=1_000_000, description="readings in a window")
+    step: int = Field(default=1, ge=1, le=1_000_000, description="readings from one window to the next")
+    max_gap: Duration | None = Field(default=None, description="a longer pause between two readings empties the window")
+    max_streams: int = Field(default=10_000, ge=1, le=1_000_000)
+
+
+class Input(Section):
+    """How a window becomes the model's input."""
+
+    name: str | None = None
+    layout: Layout | None = Field(default=None, description="absent: from the input's rank: NC or NT, NCT, NCHW")
+    mean: float | list[float] | None = Field(default=None, description="subtracted; one, or one a channel")
+    std: float | list[float] | None = Field(default=None, description="divided by, after mean; one, or one a channel")
+
+    @field_validator("std")
+    @classmethod
+    def _not_zero(cls, std: float | list[float] | None) -> float | list[float] | None:
+        values = std if isinstance(std, list) else [] if std is None else [std]
+        if any(value == 0 for value in values):
+            raise ValueError("std divides: 0 is not possible")
+        return std
+
+
+class Output(Section):
+    """How the model's answer is read."""
+
+    name: str | None = None
+    kind: Literal["auto", "probabilities", "logits", "score", "value"] = "auto"
+    labels: list[str] | None = Field(default=None, min_length=1)
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _text(cls, labels: object) -> object:
+        if not isinstance(labels, list):
+            return labels
+        return [str(label) if isinstance(label, int) and not isinstance(label, bool) else label for label in labels]
+
+
+class Batch(Section):
+    """How many messages are judged at once."""
+
+    max_size: int = Field(default=512, ge=1, le=65536, description="messages")
+    max_delay: Annotated[Duration, _within(0, 10 * NS, duration_text)] = Field(
+        default=0, description="how long a small batch waits for company"
+    )
+
+
+class ModelSettings(Section):
+    """The model and what it wants."""
+
+    path: Text
+    refresh: Duration | None = Field(default=None, description="how often a moving tag is looked at")
+    window: Window = Window()
+    input: Input = Input()
+    output: Output = Output()
+    temperature: float = Field(
+        default=1.0, gt=0, description="calibrates logits and probabilities; above 1 is less certain"
+    )
+    batch: Batch = Batch()
+    threads: int = Field(default=1, ge=1, le=256)
+
+    @field_validator("path")
+    @classmethod
+    def _local(cls, path: str) -> str:
+        if re.match(r"^[a-z]+://", path):
+            raise ValueError(f"found {document.describe(path)}; this version loads a model from a file only")
+        return path
+
+    @field_validator("refresh")
+    @classmethod
+    def _not_available(cls, refresh: int | None) -> int | None:
+        if refresh is not None:
+            raise ValueError("not available in this version, which loads a model from a file only; leave it out")
+        return refresh
+
+
+class OutboxSettings(Section):
+    """The durable queue of accepted samples."""
+
+    max_bytes: Annotated[ByteSize, _within(1, 1 << 50, size_text)] = 1 << 30
+    max_age: PositiveDuration = 7 * 86400 * NS
+    when_full: Literal["drop_oldest", "drop_newest", "block"] = "drop_oldest"
+    durability: Literal["full", "normal"] = "full"
+
+
+class Rotate(Section):
+    """When a file is finished."""
+
+    max_bytes: Annotated[ByteSize, _within(1, 1 << 40, size_text)] = 64 << 20
+    max_age: PositiveDuration = 10 * NS
+
+
+class FilesBridge(Section):
+    """Samples as JSON Lines, a folder a day."""
+
+    type: Literal["files"]
+    name: Name = "files"
+    path: Text
+    rotate: Rotate = Rotate()
+
+
+class MqttBridge(Section):
+    """Samples as messages on `<prefix>/<id>/accepted/<rule>`."""
+
+    type: Literal["mqtt"]
+    name: Name = "mqtt"
+
+
+BridgeSettings = Annotated[FilesBridge | MqttBridge, Field(discriminator="type")]
+
+
+class MetricsSettings(Section):
+    """The metrics topic."""
+
+    publish_every: Annotated[Duration, _within(NS // 10, 3600 * NS, duration_text)] = NS
+
+
+class HttpSettings(Section):
+    """Health and Prometheus metrics."""
+
+    listen: str = "127.0.0.1:9464"
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004 - the highest port
+            raise ValueError(f"found {document.describe(listen)}, expected host:port, such as 127.0.0.1:9464")
+        return listen

@@ -1,0 +1,287 @@
+"""The configuration file as a whole: how it is read, what its sections have to do with each other.
+
+Paths are relative to the configuration file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
+
+from processor import document, topics
+from processor.document import Flaw, Name
+from processor.environment import Overlay, lay_over
+from processor.errors import ConfigurationError, FilterRejected, Problem
+from processor.filter import FilterDocument, parse_filter, validate_filter
+from processor.mqtt.client import Tls as TlsFiles
+from processor.sections import (
+    BridgeSettings,
+    Broker,
+    FilesBridge,
+    HttpSettings,
+    Layout,
+    MetricsSettings,
+    ModelSettings,
+    MqttBridge,
+    OutboxSettings,
+    Section,
+    Source,
+    Text,
+    Tls,
+    without_password,
+)
+
+__all__ = [
+    "BridgeSettings",
+    "FilesBridge",
+    "Layout",
+    "MqttBridge",
+    "Settings",
+    "Source",
+    "build",
+    "check",
+    "client_options",
+    "load",
+    "load_filter",
+    "read",
+    "read_filter",
+    "resolve",
+    "without_password",
+]
+
+
+class Settings(Section):
+    """The whole file."""
+
+    id: Name = Field(description="in topics, client id and events")
+    topic_prefix: str = "mlade"
+    state_dir: Text = "./state"
+    broker: Broker = Broker()
+    sources: list[Source] = Field(min_length=1)
+    model: ModelSettings
+    filter: Text | dict[str, Any]
+    outbox: OutboxSettings = OutboxSettings()
+    bridges: list[BridgeSettings] = Field(default=[MqttBridge(type="mqtt")])
+    publish_inference: bool = False
+    metrics: MetricsSettings = MetricsSettings()
+    http: HttpSettings | None = HttpSettings()
+
+    _directory: Path = PrivateAttr(default_factory=Path)
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _plain_topic(cls, prefix: str) -> str:
+        if not prefix or prefix[0] in "/$" or prefix[-1] == "/" or any(c in prefix for c in "+#\0"):
+            found = f"found {document.describe(prefix)}, expected the first levels of our topics, such as mlade:"
+            raise ValueError(f"{found} no wildcards, no / at either end, no $ in front")
+        return prefix
+
+    @classmethod
+    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
+        """Refuse names and topic filters used twice, and sources that do not fit one model or each other."""
+        yield from _named_twice(data, "sources", "name")
+        yield from _named_twice(data, "bridges", "type")
+        model = data.get("model")
+        model = model if isinstance(model, dict) else {}
+        window = model.get("window")
+        size = _whole(window.get("size"), 1) if isinstance(window, dict) else 1
+        counts = []
+        for position, source in enumerate(_mappings(data.get("sources"))):
+            fields, filters = source.get("fields"), source.get("topics")
+            counts.append(len(fields) if isinstance(fields, list) else 0)
+            if counts[0] and counts[-1] and counts[-1] != counts[0]:
+                yield Flaw(
+                    ("sources", position, "fields"),
+                    f"found {counts[-1]}, but sources[0] has {counts[0]}; all sources feed one model and must agree",
+                )
+            for index, text in enumerate(filters if isinstance(filters, list) else ()):
+                if size > 1 and isinstance(text, str) and topics.split_share(text).group is not None:
+                    yield Flaw(
+                        ("sources", position, "topics", index),
+                        f"a shared subscription spreads a stream over processors, and a window holds {size} readings; "
+                        "$share needs model.window.size 1",
+                    )
+        given = model.get("input")
+        given = given if isinstance(given, dict) and counts and counts[0] else {}
+        for key in ("mean", "std"):
+            value = given.get(key)
+            if isinstance(value, list) and len(value) not in (1, counts[0]):
+                text = f"{len(value)} numbers for {counts[0]} fields; expected one, or one a field"
+                yield Flaw(("model", "input", key), text)
+
+    def path(self, name: str) -> Path:
+        """Return a path of the file's as one that can be opened from anywhere."""
+        return resolve(self._directory, name)
+
+    @property
+    def state_path(self) -> Path:
+        """Where the state is kept."""
+        return self.path(self.state_dir)
+
+    @property
+    def root(self) -> str:
+        """What every own topic starts with, without the last slash."""
+        return f"{self.topic_prefix}/{self.id}"
+
+    @property
+    def client_id(self) -> str:
+        """MQTT client id; fixed, because the broker keeps our session under it."""
+        return f"{self.topic_prefix}-{self.id}".replace("/", "-")
+
+    @property
+    def password(self) -> str | None:
+        """The broker's password, read from its file if that is where it is.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        if self.broker.password_file is None:
+            return self.broker.password
+        try:
+            return self.path(self.broker.password_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError([Problem("broker.password_file", f"cannot be read: {error}")]) from error
+
+
+def resolve(directory: Path, name: str) -> Path:
+    """Return a path of a configuration file in `directory` as one that can be opened from anywhere."""
+    # pathlib's own expanduser raises for an unknown user's home; this leaves it as it is.
+    return (directory / os.path.expanduser(name)).resolve()  # noqa: PTH111
+
+
+def read(path: Path, environment: Mapping[str, str] = os.environ) -> Overlay:
+    """Read a configuration file, with what the environment sets over it, without checking what it says.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is no YAML mapping.
+    """
+    try:
+        data = document.parse(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError([Problem(str(path), f"cannot be read: {error.strerror}")]) from error
+    except ConfigurationError as error:
+        raise ConfigurationError(Problem(str(path), problem.message) for problem in error.problems) from error
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        message = f"found {document.describe(data)}, expected a mapping with id, sources, model and filter"
+        raise ConfigurationError([Problem(str(path), message)])
+    return lay_over(data, environment, list(Settings.model_fields))
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read a configuration file, with what the environment sets over it.
+
+    Raises:
+        ConfigurationError: with every problem.
+    """
+    return check(read(path, environment), path.resolve().parent)
+
+
+def check(overlay: Overlay, directory: Path) -> Settings:
+    """Check what was read; its paths are relative to `directory`.
+
+    Raises:
+        ConfigurationError: with every problem.
+    """
+    problems = list(overlay.problems)
+    try:
+        settings = build(overlay.data, directory)
+    except ConfigurationError as error:
+        problems += overlay.name_variables(error.problems)
+    if problems:
+        raise ConfigurationError(problems)
+    return settings
+
+
+def build(data: Mapping[str, Any], directory: Path) -> Settings:
+    """Check a configuration that was read already; its paths are relative to `directory`.
+
+    Raises:
+        ConfigurationError: with every problem.
+    """
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationError(document.problems_of(error)) from error
+    settings._directory = directory  # noqa: SLF001 - where it was read is not in the file
+    return settings
+
+
+def _named_twice(data: Mapping[str, Any], kind: str, default: str) -> Iterator[Flaw]:
+    seen: set[str] = set()
+    for position, entry in enumerate(_mappings(data.get(kind))):
+        name = entry.get("name", entry.get(default))
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            yield Flaw((kind, position, "name"), f"{name!r} is used twice; give each of the {kind} a name of its own")
+        seen.add(name)
+
+
+def _mappings(value: object) -> list[dict[str, Any]]:
+    """Return the entries of what should be a list of mappings; empty ones for what is something else."""
+    return [entry if isinstance(entry, dict) else {} for entry in value] if isinstance(value, list) else []
+
+
+def _whole(value: object, default: int) -> int:
+    return value if isinstance(value, int) else int(value) if isinstance(value, str) and value.isdecimal() else default
+
+
+def load_filter(settings: Settings) -> tuple[FilterDocument, bytes]:
+    """Return the file's filter and the text it was made from.
+
+    Raises:
+        ConfigurationError: with every problem, each path starting with `filter`.
+    """
+    return read_filter(settings.filter, settings.path)
+
+
+def read_filter(given: str | dict[str, Any], locate: Callable[[str], Path]) -> tuple[FilterDocument, bytes]:
+    """Return a filter and the text it was made from.
+
+    Args:
+        given: the mapping itself, or the name of its file.
+        locate: finds that file.
+
+    Raises:
+        ConfigurationError: with every problem, each path starting with `filter`.
+    """
+    try:
+        if isinstance(given, dict):
+            return validate_filter(given), json.dumps(given, sort_keys=True).encode()
+        path = locate(given)
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError([Problem("filter", f"{path} cannot be read: {error.strerror}")]) from error
+        return parse_filter(text), text
+    except FilterRejected as error:
+        whole = "" if isinstance(given, dict) else f"{given}: "
+        raise ConfigurationError(
+            Problem(f"filter.{problem.path}", problem.message)
+            if problem.path
+            else Problem("filter", whole + problem.message)
+            for problem in error.problems
+        ) from error
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Return how to reach the broker, as `mqtt.new_client` takes it."""
+    broker = settings.broker
+    files = {key: None if name is None else str(settings.path(name)) for key, name in _tls_files(broker.tls).items()}
+    return {
+        "url": broker.url,
+        "username": broker.username,
+        "password": settings.password,
+        "tls": TlsFiles(**files, insecure_skip_verify=broker.tls.insecure_skip_verify),
+        "protocol": broker.protocol,
+    }
+
+
+def _tls_files(tls: Tls) -> dict[str, str | None]:
+    return {"ca": tls.ca, "cert": tls.cert, "key": tls.key}

@@ -1,0 +1,219 @@
+"""The nouns of mlade. From `Readings` on everything is a column over a batch: one array a quantity, one row each."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Times = NDArray[np.int64]  # nanoseconds since the Unix epoch
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+NS = 1_000_000_000
+"""Nanoseconds in a second."""
+
+MODEL_SLOT = "default"
+"""Name of the only model slot; part of an event's id."""
+
+
+class Message(NamedTuple):
+    """One MQTT PUBLISH, as it was read from the socket."""
+
+    topic: str
+    payload: bytes
+    """At most `broker.max_payload` bytes; the first 64 KiB when `oversize` is not 0."""
+    qos: int = 0
+    mid: int = 0
+    """Packet identifier; 0 at QoS 0."""
+    arrival: int = 0
+    """When its last byte was read: nanoseconds since the Unix epoch."""
+    retain: bool = False
+    dup: bool = False
+    properties: bytes = b""
+    """MQTT 5 properties as they came, without their length; empty on 3.1.1."""
+    connection: int = 0
+    """Number of the connection it came over; an acknowledgement is only valid on the same one."""
+    oversize: int = 0
+    """The payload's whole length in bytes when it was over `max_payload` and skipped, else 0."""
+
+
+class DeadLetter(NamedTuple):
+    """A message, or a part of one, that could not be processed."""
+
+    topic: str
+    arrival: int
+    """Nanoseconds since the Unix epoch."""
+    reason: str
+    """One word, for counting: `decode`, `field`, `not_finite`, `too_large`, `time` …"""
+    detail: str
+    """A sentence: what was found and what was expected."""
+    payload: bytes
+    """At most the first 64 KiB."""
+
+
+class Failure(NamedTuple):
+    """What a decoder says of a payload it could not use."""
+
+    position: int
+    """Of the payload in what the decoder was given."""
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a decoder made of N payloads: M readings, in the payloads' order.
+
+    Attributes:
+        origin: (M,) position of the payload each reading came from; never decreases.
+        times: (M,) nanoseconds since the Unix epoch.
+        values: (M, C) finite channel values; (M, C, H, W) or (M, H, W, C) for images.
+        keys: M stream keys where the stream is named inside the payload, else None.
+        failures: one for each payload that gave no readings because it could not be used.
+    """
+
+    origin: Ints
+    times: Times
+    values: Floats
+    keys: Sequence[str] | None
+    failures: Sequence[Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """A batch of N readings of any streams, in arrival order.
+
+    Attributes:
+        slots: (N,) the stream of each: its row in the windows' rings.
+        times: (N,) nanoseconds since the Unix epoch.
+        values: (N, C) channel values.
+    """
+
+    slots: Ints
+    times: Times
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A batch of W complete windows of one size, ordered by the arrival of their newest reading.
+
+    Attributes:
+        slots: (W,) the stream of each.
+        times: (W, size) nanoseconds since the Unix epoch, oldest reading first.
+        values: (W, size, C) channel values.
+    """
+
+    slots: Ints
+    times: Times
+    values: Floats
+
+    def __len__(self) -> int:
+        """Return W."""
+        return len(self.slots)
+
+    @property
+    def ends(self) -> Times:
+        """(W,) time of each window's newest reading: the window's time."""
+        return self.times[:, -1]
+
+
+class StreamName(NamedTuple):
+    """Identity of a stream."""
+
+    source: str
+    key: str
+
+
+OutputKind = Literal["probabilities", "score", "value"]
+"""What a prediction is, after logits became probabilities: a distribution, one score s read as [1 - s, s], a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The model's answers for W windows.
+
+    Attributes:
+        kind: `probabilities`, `score` (one sigmoid or anomaly score) or `value` (regression).
+        labels: the K names of the columns of `probabilities`; empty for `value`.
+        probabilities: (W, K), rows sum to 1; for `score` K is 2 and the row is [1 - s, s] with s clipped to [0, 1];
+            None for `value`.
+        value: (W,) the raw number of `score` and `value`; None for `probabilities`.
+    """
+
+    kind: OutputKind
+    labels: tuple[str, ...]
+    probabilities: Floats | None
+    value: Floats | None
+
+    def __len__(self) -> int:
+        """Return W."""
+        columns = self.probabilities if self.value is None else self.value
+        return 0 if columns is None else len(columns)
+
+
+class Reason(enum.IntEnum):
+    """Why a window was not kept: the furthest any rule came. The order is the order in which a rule tests."""
+
+    NO_RULE = 0
+    DISABLED = 1
+    SCHEDULE = 2
+    WHERE = 3
+    BAND = 4
+    KEEP = 5
+    DEDUP = 6
+    SAMPLED_OUT = 7
+    COOLDOWN = 8
+    LIMIT = 9
+    ACCEPTED = 10
+
+    @property
+    def label(self) -> str:
+        """The reason's name in metrics and reports."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What the filter says of W windows.
+
+    Attributes:
+        rule: (W,) index of the rule that accepted the window; -1 where it was rejected.
+        reason: (W,) a `Reason` each.
+        score: (W,) the accepting rule's score; NaN where there is none.
+        probability: (W,) chance that this window was kept, for weighting; 0 where it was rejected.
+    """
+
+    rule: Ints
+    reason: NDArray[np.uint8]
+    score: Floats
+    probability: Floats
+
+    def __len__(self) -> int:
+        """Return W."""
+        return len(self.rule)
+
+
+class Sample(NamedTuple):
+    """An accepted window as the outbox keeps it."""
+
+    id: str
+    """32 hex digits, the same for the same window."""
+    rule: str
+    label: str
+    """The predicted one; empty when the model has none."""
+    stream: str
+    """As written in topics and properties."""
+    model: str
+    time: int
+    """Nanoseconds since the Unix epoch of its newest reading."""
+    priority: int
+    """Higher leaves first and is dropped last."""
+    event: bytes
+    """The CloudEvent, serialised."""

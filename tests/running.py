@@ -1,0 +1,147 @@
+"""`mlade run` as a process, for tests that need the real thing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.mosquitto import Mosquitto
+
+PATIENCE = 20.0
+
+
+class ProcessorProcess:
+    """A processor with a configuration of its own."""
+
+    def __init__(self, directory: Path, configuration: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self.configuration = dict(configuration)
+        self.root = f"{configuration.get('topic_prefix', 'mlade')}/{configuration['id']}"
+        self.file = directory / "processor.yaml"
+        self.file.write_text(json.dumps(self.configuration))  # JSON is YAML
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = directory / "log.txt"
+
+    def start(self) -> None:
+        """Start it and return when it is connected."""
+        connected = self.log().count("Connected to the broker")
+        self.launch()
+        self.wait_until(lambda: self.log().count("Connected to the broker") > connected, "connected")
+
+    def launch(self, *program: str) -> None:
+        """Start it and return at once; `program` is what Python runs instead of the package."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *(program or ("-m", "processor")), "run", "-c", str(self.file)],
+                stderr=log,
+                stdout=log,
+                env={name: value for name, value in os.environ.items() if not name.startswith("MLADE_")},
+            )
+
+    def wait_for_end(self, timeout: float) -> int | None:
+        """Return the exit code if it ends by itself within `timeout` seconds."""
+        if self._process is None:
+            return 0
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        self._process = None
+        return code
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Return the exit code, when it ends by itself."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            pytest.fail(f"still running after {timeout:g} s\n{self.log()}")
+
+    def log(self) -> str:
+        """Return what it has printed, over all its starts."""
+        return self._log.read_text() if self._log.exists() else ""
+
+    def wait_until(self, condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
+        """Wait for a condition, and fail with the log when it does not come."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if self._process is not None and self._process.poll() is not None:
+                pytest.fail(f"the processor ended with {self._process.returncode} before: {what}\n{self.log()}")
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {timeout:g} s: {what}\n{self.log()}")
+            time.sleep(0.01)  # between two looks at the condition
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = PATIENCE) -> int:
+        """Send a signal and return the exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            pytest.fail(f"still running {timeout:g} s after {number.name}\n{self.log()}")
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self.stop(signal.SIGKILL)
+
+    def events(self, bridge: str = "accepted") -> list[dict[str, Any]]:
+        """Return the events in the files bridge's finished files, in the order they were written."""
+        files = sorted((self.directory / bridge).glob("date=*/*.jsonl"), key=lambda path: path.name)
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+class ProcessorFactory:
+    """Makes processors on the shared broker, each with an id and a directory of its own, and ends them."""
+
+    def __init__(self, broker: Mosquitto, directory: Path, cleanup: ExitStack) -> None:
+        self._broker = broker
+        self._directory = directory
+        self._cleanup = cleanup
+        self.url = broker.url
+
+    def __call__(self, *, on: Mosquitto | None = None, **configuration: Any) -> ProcessorProcess:  # noqa: ANN401 - JSON
+        """Write a configuration; `start` runs it.
+
+        Args:
+            on: the broker; absent: the shared one.
+            configuration: keys of the file over small defaults.
+        """
+        name = f"p-{uuid4().hex[:8]}"
+        directory = self._directory / name
+        directory.mkdir()
+        defaults = {
+            "id": name,
+            "broker": {"url": (on or self._broker).url},
+            "bridges": [{"type": "files", "path": "./accepted", "rotate": {"max_age": "100ms"}}],
+            "metrics": {"publish_every": "100ms"},
+            "http": None,
+        }
+        processor = ProcessorProcess(directory, {**defaults, **configuration})
+        self._cleanup.callback(processor.stop, signal.SIGKILL)
+        return processor
+
+
+@pytest.fixture
+def make_processor(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[ProcessorFactory]:
+    """Make processors on the shared broker."""
+    with ExitStack() as cleanup:
+        yield ProcessorFactory(mosquitto, tmp_path, cleanup)

@@ -1,0 +1,212 @@
+"""From the outbox to the other side: everything arrives, whatever fails on the way."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from processor.bridges.files import FilesBridge
+from processor.clock import SystemClock
+from processor.delivery import Delivery
+from processor.errors import BridgeError
+from processor.outbox import Bounds, Waiting
+from processor.protocols import Bridge, Shipment
+from processor.store import Changes, Store
+from processor.types import NS, Sample
+
+DAY = 86400 * NS
+
+
+def samples(first: int, count: int, time: int = DAY) -> list[Sample]:
+    """Return numbered samples of one time."""
+    return [
+        Sample(f"{n:032x}", "rule", "label", "stream", "model", time, 0, json.dumps({"n": n}).encode())
+        for n in range(first, first + count)
+    ]
+
+
+@contextmanager
+def delivering(directory: Path, bridge: Bridge) -> Iterator[tuple[Store, Delivery]]:
+    """Run a delivery thread over a store."""
+    store = Store(directory / "state", durability="normal", bounds=Bounds(1 << 30, DAY, "block"), bridges=["one"])
+    delivery = Delivery("one", bridge, store.outbox("one"), store.totals, SystemClock())
+    thread = threading.Thread(target=delivery.run)
+    thread.start()
+    try:
+        yield store, delivery
+    finally:
+        delivery.stop()
+        thread.join()
+        store.close()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.005)
+
+
+def lines(directory: Path) -> list[int]:
+    """Return the numbers in finished files, file by file."""
+    files = sorted(directory.glob("date=*/*.jsonl"), key=lambda path: path.name)
+    return [json.loads(line)["n"] for file in files for line in file.read_text().splitlines()]
+
+
+class Flaky:
+    """A bridge that fails as told, after confirming a part."""
+
+    shipment = Shipment(samples=10, max_bytes=1 << 20, linger=0.0, claimed=False)
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.arrived: list[int] = []
+
+    def together(self, first: Waiting, other: Waiting) -> bool:
+        """Anything goes together."""
+        return first.rule == other.rule
+
+    def name(self, first: Waiting) -> str:
+        """Nothing is claimed."""
+        return first.id
+
+    def deliver(self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]) -> None:
+        """Take all, or three and fail."""
+        del name, seconds_left
+        taken = list(samples)
+        if self.failures:
+            self.failures -= 1
+            self.arrived += [json.loads(event)["n"] for _, event in taken[:3]]
+            raise BridgeError("the other side is away", [sample.seq for sample, _ in taken[:3]])
+        self.arrived += [json.loads(event)["n"] for _, event in taken]
+
+    def idle(self) -> None:
+        """Nothing to keep alive."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def test_files_hold_every_sample_once_in_order(tmp_path: Path) -> None:
+    """Committed while delivery is underway."""
+    bridge = FilesBridge(tmp_path / "out", "p", max_bytes=1 << 20, max_age=0.05)
+    with delivering(tmp_path, bridge) as (store, delivery):
+        for first in range(0, 500, 50):
+            store.commit(Changes(samples=samples(first, 50)), 0)
+            delivery.notify()
+        wait_until(lambda: store.totals.rows == 0)
+    assert lines(tmp_path / "out") == list(range(500))
+
+
+def test_files_are_finished_by_age_size_flush_and_stop(tmp_path: Path) -> None:
+    """And not before."""
+    bridge = FilesBridge(tmp_path / "out", "p", max_bytes=3000, max_age=3600)
+    with delivering(tmp_path, bridge) as (store, delivery):
+        store.commit(Changes(samples=samples(0, 5)), 0)
+        delivery.notify()
+        wait_until(lambda: delivery.state.waiting == 5)
+        assert lines(tmp_path / "out") == []
+        number = delivery.flush()
+        wait_until(lambda: delivery.flushed(number))
+        assert lines(tmp_path / "out") == list(range(5))
+        store.commit(Changes(samples=samples(5, 20)), 0)
+        delivery.notify()
+        wait_until(lambda: len(lines(tmp_path / "out")) > 5)
+    assert lines(tmp_path / "out") == list(range(25))
+
+
+def test_files_are_kept_by_the_utc_date_of_their_samples(tmp_path: Path) -> None:
+    """Whatever the order they came in."""
+    bridge = FilesBridge(tmp_path / "out", "p", max_bytes=1 << 20, max_age=3600)
+    with delivering(tmp_path, bridge) as (store, _):
+        store.commit(Changes(samples=samples(0, 2) + samples(2, 2, 2 * DAY) + samples(4, 2, 2 * DAY - 1)), 0)
+    found = {path.parent.name: path.read_text().count("\n") for path in (tmp_path / "out").glob("*/*.jsonl")}
+    assert found == {"date=1970-01-02": 4, "date=1970-01-03": 2}
+
+
+def test_a_file_that_was_renamed_but_not_confirmed_is_written_again_alike(tmp_path: Path) -> None:
+    """The crash between rename and confirmation: one file, not two."""
+    bridge = FilesBridge(tmp_path / "out", "p", max_bytes=1 << 20, max_age=3600)
+    store = Store(tmp_path / "state", durability="normal", bounds=Bounds(1 << 30, DAY, "block"), bridges=["one"])
+    store.commit(Changes(samples=samples(0, 3)), 0)
+    outbox = store.outbox("one")
+    outbox.open()
+    waiting = outbox.peek(10, 1 << 20)
+    claim = outbox.claim(waiting, bridge.name(waiting[0]))
+    bridge.deliver(claim.name, outbox.events(claim.samples), lambda: 1.0)
+    store.commit(Changes(samples=samples(3, 2)), 0)
+    outbox.close()
+    store.close()
+    assert lines(tmp_path / "out") == [0, 1, 2]
+    with delivering(tmp_path, bridge):
+        pass
+    assert lines(tmp_path / "out") == list(range(5))
+    assert len(list((tmp_path / "out").rglob("*.jsonl"))) == 2
+
+
+def test_a_directory_that_cannot_be_written_loses_nothing(tmp_path: Path) -> None:
+    """The error is told, the samples wait, and go out when it is mended."""
+    out = tmp_path / "out"
+    out.write_text("a file where the directory should be")
+    bridge = FilesBridge(out, "p", max_bytes=1 << 20, max_age=0.01)
+    with delivering(tmp_path, bridge) as (store, delivery):
+        store.commit(Changes(samples=samples(0, 3)), 0)
+        delivery.notify()
+        wait_until(lambda: delivery.state.failures)
+        assert "cannot be written" in (delivery.state.error or "")
+        assert store.totals.rows == 3
+        out.unlink()
+        wait_until(lambda: store.totals.rows == 0)
+        wait_until(lambda: delivery.state.error is None)
+    assert lines(out) == [0, 1, 2]
+
+
+def test_what_was_confirmed_before_a_failure_does_not_come_again(tmp_path: Path) -> None:
+    """The rest does, in order."""
+    bridge = Flaky(failures=2)
+    with delivering(tmp_path, bridge) as (store, delivery):
+        store.commit(Changes(samples=samples(0, 25)), 0)
+        delivery.notify()
+        wait_until(lambda: store.totals.rows == 0)
+        assert delivery.state.failures == 2
+    assert bridge.arrived == list(range(25))
+    assert delivery.state.delivered == 25
+
+
+def test_what_cannot_be_delivered_at_the_end_stays(tmp_path: Path) -> None:
+    """Stopping is prompt, and the outbox keeps the rest."""
+    bridge = Flaky(failures=1_000_000)
+    with delivering(tmp_path, bridge) as (store, delivery):
+        store.commit(Changes(samples=samples(0, 10)), 0)
+        delivery.notify()
+        wait_until(lambda: delivery.state.failures)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    store = Store(tmp_path / "state", durability="normal", bounds=Bounds(1 << 30, DAY, "block"), bridges=["one"])
+    assert 0 < store.totals.rows <= 7
+    store.close()
+
+
+def test_a_stop_that_comes_as_the_thread_looks_around_is_not_slept_through(tmp_path: Path) -> None:
+    """With nothing to deliver it would sleep for an hour."""
+    store = Store(tmp_path / "state", durability="normal", bounds=Bounds(1 << 30, DAY, "block"), bridges=["one"])
+    delivery = Delivery("one", Flaky(failures=0), store.outbox("one"), store.totals, SystemClock())
+
+    class Interrupting(threading.Event):
+        """Is cleared just after someone else has said stop."""
+
+        def clear(self) -> None:
+            delivery.stop()
+            super().clear()
+
+    delivery._wake = Interrupting()
+    thread = threading.Thread(target=delivery.run, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    store.close()

@@ -1,0 +1,51 @@
+"""What is counted, and how Prometheus and the metrics topic show it."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from processor.metrics import EDGES, METRICS, Metrics
+
+
+@given(st.lists(st.lists(st.floats(-2, 3) | st.just(float("nan")) | st.sampled_from(EDGES.tolist()), max_size=20)))
+def test_every_score_that_is_a_number_falls_in_one_bin(batches: list[list[float]]) -> None:
+    """Closed above; those outside [0, 1] in the outer bins."""
+    metrics = Metrics()
+    expected = [0] * (len(EDGES) - 1)
+    for scores in batches:
+        metrics.observe("rule", np.array(scores, np.float64))
+        for score in scores:
+            if score == score:  # noqa: PLR0124 - not NaN
+                inner = [bin_ for bin_, edge in enumerate(EDGES[1:].tolist()) if score <= edge]
+                expected[inner[0] if inner else -1] += 1
+    assert metrics.histograms().get("rule", expected) == expected
+
+
+def test_prometheus_can_read_it_all() -> None:
+    """Each metric is declared with its help and type; histograms are cumulative."""
+    metrics = Metrics()
+    metrics.add("messages", 3, "imu")
+    metrics.add("accepted", 2, 'a "quoted" rule')
+    metrics.set("outbox_samples", 7)
+    metrics.observe("rule", np.array([0.02, 0.5, 0.98]))
+    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
+    assert {f"mlade_{metric.name}" for metric in METRICS} < families.keys()
+    assert all(family.documentation for family in families.values())
+    (sample,) = families["mlade_messages"].samples
+    assert (sample.name, sample.labels, sample.value) == ("mlade_messages_total", {"source": "imu"}, 3)
+    buckets = [one.value for one in families["mlade_score"].samples if one.name == "mlade_score_bucket"]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 3
+
+
+def test_totals_are_over_all_labels() -> None:
+    """And can be had by label."""
+    metrics = Metrics()
+    metrics.add("rejected", 2, "band")
+    metrics.add("rejected", 3, "schedule")
+    metrics.add("rejected", 0, "where")
+    assert metrics.total("rejected") == 5
+    assert metrics.by("rejected") == {"band": 2, "schedule": 3}

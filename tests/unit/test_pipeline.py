@@ -1,0 +1,329 @@
+"""The loop: what is acknowledged when, what happens without room on the disk, at a reconnect, at a stop."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from processor.clock import SystemClock
+from processor.computation import Computation, Outcome
+from processor.control import FilterControl
+from processor.decoders import decoder
+from processor.filter import FilterDocument, validate_filter
+from processor.intake import Intake
+from processor.journal import Journal
+from processor.metrics import Metrics
+from processor.outbox import Bounds
+from processor.pipeline import Pipeline
+from processor.receipts import Receipts
+from processor.reporting import Reporting
+from processor.sections import Source
+from processor.selection import Selection
+from processor.steering import Steering
+from processor.store import Store
+from processor.types import NS, Floats, Message, OutputKind, Predictions
+from processor.windows import Shape, WindowBuffer
+
+START = 1_790_000_000
+ROOMY = Bounds(1 << 30, 7 * 86400 * NS, "block")
+FULL = Bounds(1, 7 * 86400 * NS, "block")  # after the first sample
+
+
+class EvenModel:
+    """Cannot decide, whatever it sees."""
+
+    name = "even"
+    sha256 = "0"
+    kind: OutputKind = "probabilities"
+    labels: tuple[str, ...] = ("a", "b")
+
+    def infer(self, values: Floats) -> Predictions:
+        """Return one half for each of two labels."""
+        return Predictions(self.kind, self.labels, np.full((len(values), 2), 0.5), None)
+
+
+class ScriptedSource:
+    """Gives what the test says, read by read, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.script: list[list[Message] | Callable[[], None]] = []
+        self.acknowledged: list[int] = []
+        self.published: list[tuple[str, dict[str, Any]]] = []
+        self.served = 0
+
+    def read(self, limit: int, timeout: float) -> list[Message]:
+        """Return the next step's messages."""
+        del limit
+        while self.script:
+            step = self.script.pop(0)
+            if isinstance(step, list):
+                return step
+            step()
+        time.sleep(min(timeout, 0.01))  # as a socket on which nothing comes
+        return []
+
+    def serve(self, timeout: float) -> None:
+        """Count, and wait as a connection would."""
+        self.served += 1
+        time.sleep(min(timeout, 0.01))
+
+    def buffered(self, limit: int) -> list[Message]:
+        """Nothing is."""
+        del limit
+        return []
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Keep the identifiers."""
+        self.acknowledged += [message.mid for message in messages if message.qos]
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
+    ) -> None:
+        """Keep it."""
+        del qos, retain, correlation
+        if payload.startswith(b"{"):
+            self.published.append((topic, json.loads(payload)))
+
+
+class Line:
+    """A pipeline over a real store, with windows of two readings."""
+
+    def __init__(self, directory: Path, bounds: Bounds = ROOMY, batch: int = 512) -> None:
+        clock = SystemClock()
+        self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"])
+        source = Source.model_validate({"name": "imu", "topics": ["imu/+"], "fields": ["x"], "time": "t"})
+        windows = WindowBuffer(Shape(2, 2, 1, None), 100)
+        journal = Journal(windows, "shape", self.store)
+        document = validate_filter({"rules": [{"name": "all"}]})
+        self.control = FilterControl(document, b"file", lambda _: (), self.store.meta("filter"), clock.wall())
+        self.store.remember({"filter": self.control.memory()})
+        model, metrics = EvenModel(), Metrics()
+        fields = [("imu", ["x"])]
+
+        def make_selection(active: FilterDocument) -> Selection:
+            return Selection(active, model.labels, fields)
+
+        self.computation = Computation(
+            "line-1",
+            intake=Intake([source], [decoder(source)], windows, "mlade"),
+            windows=windows,
+            model=model,
+            selection=make_selection(self.control.active),
+            revision=self.control.revision,
+            fields=dict(fields),
+        )
+        self.source = ScriptedSource()
+        self.receipts = Receipts(self.store.receipts())
+        reporting = Reporting(
+            root="mlade/line-1",
+            source=self.source,
+            computation=self.computation,
+            filters=self.control,
+            store=self.store,
+            deliveries=[],
+            metrics=metrics,
+            clock=clock,
+            source_names=["imu"],
+            publish_inference=False,
+            publish_every=3600,
+            extra=dict,
+        )
+        steering = Steering(
+            root="mlade/line-1",
+            source=self.source,
+            computation=self.computation,
+            filters=self.control,
+            make_selection=make_selection,
+            store=self.store,
+            deliveries=[],
+            metrics=metrics,
+            reporting=reporting,
+            clock=clock,
+            identifiers=[],
+        )
+        self.pipeline = Pipeline(
+            source=self.source,
+            computation=self.computation,
+            store=self.store,
+            journal=journal,
+            receipts=self.receipts,
+            steering=steering,
+            reporting=reporting,
+            metrics=metrics,
+            clock=clock,
+            notify=lambda: None,
+            max_batch=batch,
+            max_delay=0,
+            seconds_per_window=1e-6,
+        )
+
+    def play(self, *steps: list[Message] | Callable[[], None]) -> None:
+        """Run until the script is through, then stop."""
+        self.source.script = [*steps, self.pipeline.stop]
+        self.pipeline.run()
+
+    def deliver(self) -> list[list[float]]:
+        """Take everything out of the outbox, and return the samples' values."""
+        outbox = self.store.outbox("files")
+        outbox.open()
+        waiting = outbox.peek(10_000, 1 << 30)
+        events = [json.loads(event) for _, event in outbox.events(waiting)]
+        outbox.confirm(waiting)
+        outbox.close()
+        return [[row[0] for row in event["data"]["readings"]["values"]] for event in events]
+
+
+def reading(number: int, *, connection: int = 1, qos: int = 1) -> Message:
+    """Return a message whose identifier, time and value are `number`; as it would come again."""
+    payload = json.dumps({"t": START + number, "x": number}).encode()
+    return Message("imu/1", payload, qos, number if qos else 0, (START + 100) * NS, dup=True, connection=connection)
+
+
+def steering(kind: str, content: dict[str, Any], *, qos: int = 0, mid: int = 0) -> Message:
+    """Return a filter or a command."""
+    return Message(f"mlade/line-1/{kind}", json.dumps(content).encode(), qos, mid, START * NS, dup=True, connection=1)
+
+
+@pytest.fixture(autouse=True)
+def _try_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room each step tries to commit again, so that the scripts need no pauses."""
+    monkeypatch.setattr("processor.pipeline._RETRY", 0.0)
+
+
+def test_messages_are_acknowledged_in_order_after_their_samples_are_on_disk(tmp_path: Path) -> None:
+    """Data, and what steers us at its place between."""
+    line = Line(tmp_path)
+    change = steering("filter", {"rules": [{"name": "other"}]}, qos=1, mid=3)
+    line.play([reading(1), reading(2), change, reading(4)], [reading(5)])
+    assert line.source.acknowledged == [1, 2, 3, 4, 5]
+    assert line.deliver() == [[1, 2], [4, 5]]
+    assert line.control.revision == 2
+
+
+def test_nothing_is_acknowledged_without_room_and_everything_when_there_is(tmp_path: Path) -> None:
+    """Also what came meanwhile; QoS 0 is lost."""
+    line = Line(tmp_path, FULL)
+    delivered: list[list[float]] = []
+
+    def make_room() -> None:
+        assert line.source.acknowledged == [1, 2]
+        delivered.extend(line.deliver())
+
+    line.play(
+        [reading(1), reading(2)], [reading(3), reading(4)], [reading(5), reading(90, qos=0)], make_room, *[[]] * 100
+    )
+    assert delivered == [[1, 2]]
+    assert line.source.acknowledged == [1, 2, 3, 4, 5]
+    assert line.deliver() == [[3, 4]]
+
+
+def test_a_stop_without_room_leaves_no_hole(tmp_path: Path) -> None:
+    """What comes after the batch that has no room is not acknowledged either; the next run gets it all again."""
+    line = Line(tmp_path, FULL)
+    line.play([reading(1), reading(2)], [reading(3), reading(4)], [reading(5)], [reading(6), reading(7)])
+    assert line.source.acknowledged == [1, 2]
+    assert line.deliver() == [[1, 2]]
+    line.store.close()
+    line = Line(tmp_path)
+    line.receipts.connected(1, session_present=True)
+    line.play([reading(number) for number in range(3, 9)])
+    assert line.deliver() == [[3, 4], [5, 6], [7, 8]]
+
+
+def test_a_reconnect_without_room_repeats_nothing(tmp_path: Path) -> None:
+    """What was read before it is taken in once, though the broker sends it again."""
+    line = Line(tmp_path, FULL)
+    delivered: list[list[float]] = []
+
+    def reconnect() -> None:
+        line.receipts.connected(2, session_present=True)
+
+    def make_room() -> None:
+        delivered.extend(line.deliver())
+
+    again = [reading(number, connection=2) for number in range(3, 9)]
+    wait: list[list[Message]] = [[]] * 100
+    line.play(
+        [reading(1), reading(2)], [reading(3), reading(4)], [reading(5), reading(6)], reconnect, again,
+        make_room, *wait, make_room, *wait, make_room, *wait,
+    )  # fmt: skip
+    delivered.extend(line.deliver())
+    assert delivered == [[1, 2], [3, 4], [5, 6], [7, 8]]
+
+
+def test_a_message_without_effect_does_not_end_the_redelivery(tmp_path: Path) -> None:
+    """Its receipt reaches the disk with the next that has one."""
+    same = {"rules": [{"name": "other"}]}
+    line = Line(tmp_path)
+    line.play(
+        [steering("filter", same, qos=1, mid=1)],
+        [steering("filter", same, qos=1, mid=2)],
+        [reading(3), reading(4), reading(5)],
+    )
+    line.store.close()
+    line = Line(tmp_path)
+    line.receipts.connected(1, session_present=True)
+    line.play([steering("filter", same, qos=1, mid=2), *(reading(number) for number in (3, 4, 5, 6))])
+    assert line.deliver() == [[3, 4], [5, 6]]
+
+
+def test_a_filter_is_answered_only_when_it_is_on_disk(tmp_path: Path) -> None:
+    """Commands are answered meanwhile, and those that need the disk are refused."""
+    line = Line(tmp_path, FULL)
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    def look() -> None:
+        seen.extend(line.source.published)
+        line.source.published.clear()
+        assert line.control.revision == 1
+        line.deliver()
+
+    line.play(
+        [reading(1), reading(2)],
+        [reading(3), reading(4), steering("filter", {"rules": [{"name": "new"}]}, qos=1, mid=5)],
+        [steering("filter", {"rules": [{"name": "newest"}]})],
+        [steering("command", {"command": "heartbeat", "id": 1}), steering("command", {"command": "pause", "id": 2})],
+        look,
+        *[[]] * 100,
+    )
+    answers = {body["id"]: body["status"] for topic, body in seen if topic.endswith("response")}
+    assert answers == {1: "ok", 2: "error"}
+    assert not [topic for topic, _ in seen if topic.endswith("/state")]
+    states = [body["revision"] for topic, body in line.source.published if topic.endswith("/state")]
+    assert states == [2, 3]
+    assert not line.computation.paused
+
+
+def test_what_was_held_goes_through_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much came while there was no room."""
+    line = Line(tmp_path, FULL, batch=4)
+    sizes: list[int] = []
+    run = line.computation.run
+
+    def counting(messages: Sequence[Message]) -> Outcome:
+        sizes.append(len(messages))
+        line.deliver()
+        return run(messages)
+
+    monkeypatch.setattr(line.computation, "run", counting)
+    line.pipeline._sort_in([reading(number) for number in range(1, 51)])
+    line.play(*[[]] * 3)
+    assert sum(sizes) == 50
+    assert max(sizes) == 4
+
+
+def test_a_full_inbox_stops_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is served, and nothing more is read from it."""
+    monkeypatch.setattr("processor.pipeline._INBOX_BYTES", 200)
+    line = Line(tmp_path, FULL)
+    line.source.script = [[reading(1), reading(2)], [reading(3), reading(4)], *[[reading(n)] for n in range(5, 60)]]
+    for _ in range(40):
+        line.pipeline.step(0.0)
+    assert line.source.served > 20
+    assert len(line.source.script) > 40

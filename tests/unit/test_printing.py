@@ -1,0 +1,128 @@
+"""What the commands print: one event a line, and filters that can be read back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
+
+from processor.errors import FilterRejected
+from processor.filter import parse_filter, to_plain
+from processor.printing import LineFormatter, filter_line, filter_yaml, one_line
+from processor.remote import FilterState
+
+
+def state(active: dict[str, Any], **changes: Any) -> FilterState:  # noqa: ANN401 - JSON
+    """Return the state of an applied filter, with changes."""
+    said: dict[str, Any] = {
+        "status": "applied",
+        "revision": 4,
+        "sha256": "0",
+        "source": "topic",
+        "applied_at": "2026-11-22T10:00:00Z",
+    }
+    return FilterState(**said | {"active": active} | changes)
+
+
+def record(message: str, *arguments: object) -> logging.LogRecord:
+    """Return a record as a logger makes it."""
+    return logging.LogRecord("mlade", logging.WARNING, __file__, 1, message, arguments, None)
+
+
+@given(st.text())
+def test_an_event_is_one_line(topic: str) -> None:
+    """Whatever came from outside: no line breaks, nothing that a terminal obeys; time with offset, level, message."""
+    line = LineFormatter().format(record("Dead letter from %s.", topic))
+    assert line.splitlines() == [line]
+    assert "\x1b" not in line
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d WARNING Dead letter from ", line)
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    """For the report; below its line."""
+    try:
+        raise RuntimeError("broken")  # noqa: TRY301 - the simplest defect
+    except RuntimeError:
+        defect = record("Please report it.")
+        defect.exc_info = sys.exc_info()
+    first, second, *_, last = LineFormatter().format(defect).splitlines()
+    assert first.endswith("WARNING Please report it.")
+    assert (second, last) == ("Traceback (most recent call last):", "RuntimeError: broken")
+
+
+TEXTS = st.text(min_size=1, max_size=12) | st.sampled_from(
+    [
+        "1e3",
+        "0o17",
+        "22:00",
+        "off",
+        "yes",
+        "~",
+        "null",
+        "true",
+        "1_000",
+        "0x1F",
+        ".5",
+        "=",
+        "<<",
+        "2026-11-01",
+        "a: b",
+        "#",
+    ]
+)
+
+
+@given(TEXTS, st.dictionaries(TEXTS, TEXTS, max_size=3), st.floats(0, 1), st.floats(-1e300, 1e300))
+def test_a_printed_filter_is_read_back_as_it_was(label: str, tags: dict[str, str], sample: float, low: float) -> None:
+    """YAML 1.1, which PyYAML writes, and 1.2, which a filter is, read some texts differently."""
+    rule = {
+        "name": "1e3",
+        "measure": "probability",
+        "label": label,
+        "band": {"min": low},
+        "sample": sample,
+        "tags": tags,
+    }
+    try:
+        document = parse_filter(json.dumps({"rules": [rule]}))
+    except FilterRejected:
+        reject()  # half a character, NUL: what no document can hold
+    assert parse_filter(filter_yaml(state(to_plain(document)))) == document
+
+
+def test_a_rejection_shows_what_stays_and_why() -> None:
+    """Each error as a comment; a message from outside cannot end the comment."""
+    errors = [{"path": "rules[0].band", "message": "min\nrules: []"}, {"path": "", "message": "whole"}]
+    rejected = state({"enabled": True, "rules": []}, status="rejected", errors=errors)
+    lines = filter_yaml(rejected).splitlines()
+    assert lines[2:4] == ["#   rules[0].band: min rules: []", "#   whole"]
+    assert [line for line in lines if not line.startswith("#")] == ["enabled: true", "rules: []"]
+    assert filter_line(rejected) == (
+        "rejected, from the topic: rules[0].band: min rules: []; whole; revision 4 stays in force"
+    )
+
+
+@pytest.mark.parametrize(
+    ("active", "expected"),
+    [
+        ({"enabled": True, "rules": [{"name": "a"}, {"name": "b"}]}, "rules a, b"),
+        ({"enabled": False, "rules": [{"name": "a"}]}, "rules a, not enabled"),
+        ({"rules": []}, "no rules"),
+        ({"rules": "what a stranger has published"}, "no rules"),
+    ],
+)
+def test_a_filter_in_a_line(active: dict[str, Any], expected: str) -> None:
+    """Its rules by name, and whether it does anything at all."""
+    assert filter_line(state(active)) == f"applied, revision 4 from the topic: {expected}"
+
+
+def test_one_line_leaves_text_as_it_is() -> None:
+    """What is not a control character is shown."""
+    assert one_line("Förderband 3 → °C [bold]") == "Förderband 3 → °C [bold]"
+    assert one_line("a\nb\r\x9b\u2028") == "a b\\r\\x9b\\u2028"
