@@ -307,6 +307,7 @@ class App:
                 metrics=self._exposition,
             )
             self.port = self._health.port
+            log.info("Health and metrics on %s, port %d.", listen.rpartition(":")[0], self.port)
         except OSError as error:
             # Watching is not worth more than collecting.
             log.error("http.listen %s cannot be used (%s): no /healthz, /readyz, /metrics.", listen, error)  # noqa: TRY400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import sqlite3
 import struct
@@ -370,17 +371,18 @@ def test_health_endpoints_and_the_will(
     """Ready while connected; Prometheus can read the counters; a killed processor is offline."""
     path = models.write(models.dense(), tmp_path)
     processor = make_processor(
-        sources=[source("health/imu")], model={"path": str(path)}, filter=band(0, 1), http={"listen": "127.0.0.1:29464"}
+        sources=[source("health/imu")], model={"path": str(path)}, filter=band(0, 1), http={"listen": "127.0.0.1:0"}
     )
     client = mqtt_client()
     client.subscribe(f"{processor.root}/status")
     processor.start()
     assert client.wait_for(f"{processor.root}/status").payload == b"online"
-    with urllib.request.urlopen("http://127.0.0.1:29464/readyz", timeout=5) as answer:
+    port = re.findall("Health and metrics .* port ([0-9]+)", processor.log())[0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
         assert json.load(answer) == {"ready": True, "waiting_for": []}
-    with urllib.request.urlopen("http://127.0.0.1:29464/healthz", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
         assert json.load(answer)["status"] == "ok"
-    with urllib.request.urlopen("http://127.0.0.1:29464/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     assert "# TYPE mlade_windows_total counter" in text
     assert "mlade_broker_connected 1.0" in text
