@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges
-from processor.clock import SystemClock
+from processor.clock import AgeClock, SystemClock
 from processor.computation import Computation
 from processor.control import FilterControl
 from processor.decoders import decoder
@@ -107,6 +107,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
         bridges=[bridge.name for bridge in settings.bridges],
     )
+    age = AgeClock(clock, store.meta("age"), outbox.max_age)
     control = FilterControl(document, text, check, store.meta("filter"), clock.wall())
 
     window = settings.model.window
@@ -181,6 +182,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
         reporting=reporting,
         clock=clock,
+        age=age,
         identifiers=[one.identifier for one in subscriptions if one.control],
     )
     batch = settings.model.batch
@@ -199,12 +201,13 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         reporting=reporting,
         metrics=metrics,
         clock=clock,
+        age=age,
         notify=notify,
         max_batch=batch.max_size,
         max_delay=batch.max_delay / NS,
         seconds_per_window=model.seconds_per_window,
     )
-    store.remember({"filter": control.memory()})
+    store.remember({"filter": control.memory(), "age": age.memory()})
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
 
 

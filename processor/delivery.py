@@ -6,6 +6,7 @@ import logging
 import random
 import sqlite3
 import threading
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY: Final = 0.5
 _LONGEST_DELAY: Final = 30.0
-_PATIENCE: Final = 30.0
-"""Seconds one delivery may take."""
+_LOGGED: Final = 10
+"""Refused samples of one delivery that are logged; all of them are dead letters."""
 _AT_THE_END: Final = 2.0
 """Seconds for what is left when the process stops; the rest stays in the outbox."""
 
@@ -41,6 +42,31 @@ class BridgeState:
     error: str | None = None
 
 
+@dataclass(slots=True)
+class _Unsettled:
+    """What a bridge has said of samples, and the store has not on disk yet.
+
+    Attributes:
+        confirmed: those that arrived.
+        refused: those that it will never take, and why.
+        claim: the claim that is done with; None where there is none, or more of it to come.
+    """
+
+    confirmed: list[Waiting]
+    refused: list[tuple[Waiting, str]]
+    claim: int | None
+
+    @classmethod
+    def of(cls, claim: Claim, confirmed: Collection[int], refused: Mapping[int, str], number: int | None) -> _Unsettled:
+        """Sort a claim's samples."""
+        samples = claim.samples
+        return cls(
+            [sample for sample in samples if sample.seq in confirmed],
+            [(sample, refused[sample.seq]) for sample in samples if sample.seq in refused],
+            number,
+        )
+
+
 class Delivery:
     """Drains the outbox into one bridge."""
 
@@ -60,6 +86,7 @@ class Delivery:
         self._counted = self._measured = float("-inf")
         self._full = False
         self._deadline = float("inf")
+        self._unsettled: _Unsettled | None = None
 
     def notify(self) -> None:
         """There may be something new. Any thread."""
@@ -134,6 +161,7 @@ class Delivery:
 
     def _round(self, *, at_once: bool) -> float:
         """Make one delivery if one is due; return the seconds until the next may be, 0 for at once."""
+        self._settle()
         shipment = self._bridge.shipment
         claim = self._outbox.claimed() if shipment.claimed else None
         if claim is None:
@@ -149,19 +177,19 @@ class Delivery:
                 self._count()
                 return max(0.01, self._since + shipment.linger - now)
             claim = self._claim(waiting)
-        give_up = self._clock.monotonic() + _PATIENCE
         try:
-            self._bridge.deliver(
+            refused = self._bridge.deliver(
                 claim.name,
                 self._outbox.events(claim.samples),
-                lambda: min(give_up, self._deadline) - self._clock.monotonic(),
+                lambda: self._deadline - self._clock.monotonic(),
             )
         except BridgeError as error:
-            confirmed = set(error.confirmed)
-            done = [sample for sample in claim.samples if sample.seq in confirmed]
-            self._confirm(done, None)
+            self._unsettled = _Unsettled.of(claim, set(error.confirmed), error.refused, None)
+            self._settle()
             raise
-        self._confirm(claim.samples, claim.number if shipment.claimed else None)
+        confirmed = {sample.seq for sample in claim.samples} - refused.keys()
+        self._unsettled = _Unsettled.of(claim, confirmed, refused, claim.number if shipment.claimed else None)
+        self._settle()
         return 0.0
 
     def _due(self, *, at_once: bool) -> bool:
@@ -191,10 +219,20 @@ class Delivery:
             self._since = None
         return claim
 
-    def _confirm(self, samples: list[Waiting], claim: int | None) -> None:
-        if samples or claim is not None:
-            self._outbox.confirm(samples, claim)
-        self.state.delivered += len(samples)
+    def _settle(self) -> None:
+        """Take note in the store of what the bridge has said; where that fails, it is tried again first of all."""
+        if (settled := self._unsettled) is None:
+            return
+        if settled.refused:
+            self._outbox.bury(settled.refused, self._clock.wall())
+            for sample, why in settled.refused[:_LOGGED]:
+                log.warning(
+                    "Bridge %r cannot deliver sample %s: %s. It is a dead letter now.", self.name, sample.id, why
+                )
+            settled.refused.clear()
+        if settled.confirmed or settled.claim is not None:
+            self.state.delivered += self._outbox.confirm(settled.confirmed, settled.claim)
+        self._unsettled = None
         self._count()
 
     def _count(self) -> None:

@@ -15,7 +15,7 @@ MladeError                      everything mlade raises on purpose; its text is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,9 +114,11 @@ class BridgeError(MladeError):
 
     Attributes:
         confirmed: outbox sequence numbers the bridge did confirm before it failed.
+        refused: those that it will never take, each with why.
     """
 
-    def __init__(self, message: str, confirmed: Iterable[int] = ()) -> None:
-        """Keep what was confirmed before the failure."""
+    def __init__(self, message: str, confirmed: Iterable[int] = (), refused: Mapping[int, str] | None = None) -> None:
+        """Keep what was settled before the failure."""
         self.confirmed = tuple(confirmed)
+        self.refused = dict(refused or {})
         super().__init__(message)

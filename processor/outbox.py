@@ -9,10 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
+from processor import deadletters
+from processor.database import is_full, transaction
 from processor.errors import StateFull
-from processor.types import Sample
+from processor.reserve import Reserve
+from processor.types import DeadLetter, Sample
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +32,24 @@ class Bounds:
     max_bytes: int
     """Events and their overhead, in bytes."""
     max_age: int
-    """Nanoseconds of wall time; older samples are dropped."""
+    """Nanoseconds; older samples are dropped."""
     when_full: WhenFull
+
+
+LOSSES: Final = ("expired", "displaced", "refused", "undeliverable")
+"""Why samples left that no bridge had confirmed: their age, others' priority, no room for them, a bridge's refusal."""
 
 
 @dataclass(slots=True)
 class Totals:
-    """What the outbox holds and what it lost since the start. Changed under the store's lock only."""
+    """What the outbox holds and, by `LOSSES`, what it lost since the start. Changed under the store's lock only."""
 
     rows: int = 0
     bytes: int = 0
     expired: int = 0
     displaced: int = 0
     refused: int = 0
+    undeliverable: int = 0
 
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> Totals:
@@ -154,19 +162,6 @@ class Admission:
         self._totals.bytes -= sum(size for _, _, size in victims)
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what is done inside, or nothing of it. The caller holds the store's lock."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 class Waiting(NamedTuple):
     """A sample that waits for a bridge."""
 
@@ -207,13 +202,16 @@ _COLUMNS = "o.seq, o.id, o.rule, o.label, o.stream, o.model, o.time, o.priority,
 class Outbox:
     """What waits for one bridge. Opened and used by that bridge's delivery thread."""
 
-    def __init__(self, path: Path, lock: threading.Lock, totals: Totals, bridge: int, durability: str) -> None:
+    def __init__(
+        self, path: Path, lock: threading.Lock, totals: Totals, *, bridge: int, durability: str, reserve: Reserve
+    ) -> None:
         """Keep where the store is; `open` connects, on the thread that will use it."""
         self._path = path
         self._lock = lock
         self._totals = totals
         self._bridge = bridge
         self._durability = durability
+        self._reserve = reserve
 
     def open(self) -> None:
         """Connect. A claim is as durable as a batch; a lost confirmation only means a repeat with the same id."""
@@ -297,7 +295,7 @@ class Outbox:
         with self._lock:
             self._db.execute(f"PRAGMA synchronous = {self._durability}")
             try:
-                with transaction(self._db):
+                with self._writing():
                     number = self._db.execute(
                         "INSERT INTO claims (bridge, name) VALUES (?, ?)", (self._bridge, name)
                     ).lastrowid
@@ -309,37 +307,70 @@ class Outbox:
                 self._db.execute("PRAGMA synchronous = NORMAL")
         return Claim(int(number or 0), name, list(samples))
 
-    def confirm(self, samples: Sequence[Waiting], claim: int | None = None) -> None:
-        """Take note that this bridge is done with `samples`; each leaves when no other bridge waits for it."""
-        with self._lock:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Write all or nothing; on a full disk the next try has the reserve, since it frees more than it takes."""
+        try:
             with transaction(self._db):
-                # A sample may have aged out meanwhile: only what this bridge still had to confirm counts.
-                done: list[int] = []
-                for priority in {sample.priority for sample in samples}:
-                    rows = self._db.execute(
-                        "DELETE FROM delivery WHERE bridge = ? AND rank = ? "
-                        "AND seq IN (SELECT value FROM json_each(?)) RETURNING seq",
-                        (
-                            self._bridge,
-                            -priority,
-                            _numbers(sample.seq for sample in samples if sample.priority == priority),
-                        ),
-                    )
-                    done += [row[0] for row in rows.fetchall()]
-                numbers = (_numbers(done),)
-                gone = [
-                    row[0]
-                    for row in self._db.execute(
-                        "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) AND waiting <= 1 "
-                        "RETURNING size",
-                        numbers,
-                    ).fetchall()
-                ]
-                if len(gone) < len(done):
-                    self._db.execute(
-                        "UPDATE outbox SET waiting = waiting - 1 WHERE seq IN (SELECT value FROM json_each(?))", numbers
-                    )
+                yield
+        except sqlite3.Error as error:
+            if is_full(error):
+                self._reserve.release()
+            raise
+
+    def confirm(self, samples: Sequence[Waiting], claim: int | None = None) -> int:
+        """Take note that this bridge is done with `samples`; each leaves when no other bridge waits for it.
+
+        Returns:
+            How many this bridge still had to confirm: some may have aged out meanwhile.
+        """
+        with self._lock:
+            with self._writing():
+                done, sizes = self._let_go(samples)
                 if claim is not None:
                     self._db.execute("DELETE FROM claims WHERE claim = ?", (claim,))
-            self._totals.rows -= len(gone)
-            self._totals.bytes -= sum(gone)
+            self._totals.rows -= len(sizes)
+            self._totals.bytes -= sum(sizes)
+        return done
+
+    def bury(self, refused: Sequence[tuple[Waiting, str]], now: int) -> None:
+        """Make dead letters of samples that this bridge can never deliver, so that the others go on.
+
+        Args:
+            refused: each with why, as a sentence.
+            now: wall time in ns.
+        """
+        reasons = {sample.seq: why for sample, why in refused}
+        letters = [
+            DeadLetter(sample.stream, now, "undeliverable", reasons[sample.seq], event)
+            for sample, event in self.events([sample for sample, _ in refused])
+        ]
+        with self._lock:
+            with self._writing():
+                deadletters.keep(self._db, letters)
+                done, sizes = self._let_go([sample for sample, _ in refused])
+            self._totals.rows -= len(sizes)
+            self._totals.bytes -= sum(sizes)
+            self._totals.undeliverable += done
+
+    def _let_go(self, samples: Sequence[Waiting]) -> tuple[int, list[int]]:
+        """Drop this bridge's interest in samples; returns in how many it had one, and the sizes of those that left."""
+        done: list[int] = []
+        for priority in {sample.priority for sample in samples}:
+            numbers = _numbers(sample.seq for sample in samples if sample.priority == priority)
+            rows = self._db.execute(
+                "DELETE FROM delivery WHERE bridge = ? AND rank = ? AND seq IN (SELECT value FROM json_each(?)) "
+                "RETURNING seq",
+                (self._bridge, -priority, numbers),
+            )
+            done += [row[0] for row in rows.fetchall()]
+        numbers = _numbers(done)
+        gone = self._db.execute(
+            "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) AND waiting <= 1 RETURNING size",
+            (numbers,),
+        ).fetchall()
+        if len(gone) < len(done):
+            self._db.execute(
+                "UPDATE outbox SET waiting = waiting - 1 WHERE seq IN (SELECT value FROM json_each(?))", (numbers,)
+            )
+        return len(done), [row[0] for row in gone]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from processor.clock import AgeClock
 from processor.computation import Computation
 from processor.errors import StateFull
 from processor.journal import Journal
@@ -67,6 +68,7 @@ class Pipeline:
         reporting: Reporting,
         metrics: Metrics,
         clock: Clock,
+        age: AgeClock,
         notify: Callable[[], None],
         max_batch: int,
         max_delay: float,
@@ -83,7 +85,8 @@ class Pipeline:
             steering: what is not data: the filter, commands.
             reporting: what we say of ourselves.
             metrics: counters.
-            clock: for deadlines and the store's ages.
+            clock: for deadlines.
+            age: for how long samples have waited.
             notify: tells the delivery threads that there is something new.
             max_batch: messages in a batch at most.
             max_delay: seconds that a small batch waits for company.
@@ -98,6 +101,7 @@ class Pipeline:
         self._reporting = reporting
         self._metrics = metrics
         self._clock = clock
+        self._age = age
         self._notify = notify
         self._limit = max(1, min(max_batch, int(_LONGEST_CALL / max(seconds_per_window, 1e-9))))
         self._max_delay = max_delay
@@ -237,7 +241,7 @@ class Pipeline:
                 return False
             work.changes.receipts = self._unwritten + work.receipts
             try:
-                self._store.commit(work.changes, self._clock.wall())
+                self._store.commit(work.changes, self._age.now())
             except StateFull as error:
                 self._retry_at = self._clock.monotonic() + _RETRY
                 self._reporting.set_blocked(str(error))

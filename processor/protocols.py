@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from processor.outbox import Waiting
@@ -111,11 +111,22 @@ class Bridge(Protocol):
         """Return a new name for a claimed delivery that begins with `first`."""
         ...
 
-    def deliver(self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]) -> None:
-        """Deliver samples with their events, in order; return when all of them are safe on the other side.
+    def deliver(
+        self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]
+    ) -> Mapping[int, str]:
+        """Deliver samples with their events, in order; return when each is safe on the other side, or refused for good.
 
-        May block while `seconds_left` is positive; it can drop at any time, when the process is told to stop. Raises
-        BridgeError when not all were confirmed; the rest then comes again.
+        May block while `seconds_left` is positive; it can drop at any time, when the process is told to stop. What was
+        confirmed is never given again by this process, even when the store cannot take note of it at once; after a
+        crash it may be.
+
+        Returns:
+            Why, by `Waiting.seq`, for samples that the other side will never take: they become dead letters. What an
+            operator there may mend is not among them.
+
+        Raises:
+            BridgeError: not all were confirmed. What it names as confirmed or refused is settled, the rest comes again
+                after a pause.
         """
         ...
 

@@ -19,6 +19,7 @@ from processor.control import FilterControl
 from processor.delivery import Delivery
 from processor.events import inference, timestamp, timestamps
 from processor.metrics import EDGES, Metrics
+from processor.outbox import LOSSES
 from processor.protocols import Clock, Source
 from processor.store import Store
 from processor.topics import encode_stream
@@ -224,7 +225,7 @@ class Reporting:
         metrics.set("filter_revision", self._filters.revision)
         metrics.set("outbox_samples", totals.rows)
         metrics.set("outbox_bytes", totals.bytes)
-        for reason in ("expired", "displaced", "refused"):
+        for reason in LOSSES:
             metrics.set("outbox_lost", getattr(totals, reason), reason)
         for one in self._deliveries:
             metrics.set("bridge_delivered", one.state.delivered, one.name)
@@ -271,7 +272,7 @@ class Reporting:
             "outbox": {
                 "samples": totals.rows,
                 "bytes": totals.bytes,
-                "lost": {"expired": totals.expired, "displaced": totals.displaced, "refused": totals.refused},
+                "lost": {reason: getattr(totals, reason) for reason in LOSSES},
             },
             "bridges": {
                 one.name: {

@@ -12,10 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from processor import __version__
+from processor.clock import AgeClock
 from processor.computation import Computation
 from processor.control import Command, FilterControl, parse_command
 from processor.delivery import Delivery
-from processor.errors import SessionTakenOver
+from processor.errors import SessionTakenOver, StateFull
 from processor.events import timestamp
 from processor.filter import FilterDocument
 from processor.metrics import Metrics
@@ -62,6 +63,7 @@ class Steering:
         metrics: Metrics,
         reporting: Reporting,
         clock: Clock,
+        age: AgeClock,
         identifiers: Sequence[int],
     ) -> None:
         """Take what `app.build` made.
@@ -77,6 +79,7 @@ class Steering:
             metrics: whose histograms begin anew with each filter.
             reporting: for the answer to `status`, and the filter's state.
             clock: for intervals.
+            age: for how long samples have waited.
             identifiers: of the subscriptions to `topics`.
         """
         self.topics = frozenset((f"{root}/filter", f"{root}/command", f"{root}/instance"))
@@ -90,6 +93,7 @@ class Steering:
         self._metrics = metrics
         self._reporting = reporting
         self._clock = clock
+        self._age = age
         self._identifiers = frozenset(identifiers)
         self._instance = f"{secrets.token_hex(8)} {socket.gethostname()}"
         self._before_us = ""
@@ -192,12 +196,15 @@ class Steering:
         return {"paused": self._computation.paused}
 
     def answer_while_blocked(self, message: Message) -> bool:
-        """Answer what needs no commit while none is possible; whether that was done, or the message has to wait."""
+        """Carry a command out at once while readings cannot be kept; whether that was done, or it has to wait."""
         if message.topic.endswith("/filter"):
             return False
         meta, follow_up = self.apply(message)
-        if meta:
-            text = f"{', '.join(meta)} cannot be kept on disk now: {self._reporting.blocked_by}"
+        try:
+            if meta:
+                self._store.remember(meta)
+        except StateFull as error:
+            text = f"{', '.join(meta)} cannot be kept on disk now: {error}"
             self._respond(message, {"status": "error", "error": text}, parse_command(message.payload))
         else:
             follow_up()
@@ -234,9 +241,9 @@ class Steering:
             self._answer_flushes(now)
         if self._announce_at is not None and now >= self._announce_at:
             self._announce()
-        if now >= self._next_expiry and self._reporting.blocked_by is None:
+        if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRY_EVERY
-            self._store.tidy(self._clock.wall())
+            self._store.tidy(self._age.now(), {"age": self._age.memory()})
 
     def _answer_flushes(self, now: float) -> None:
         left = []

@@ -16,63 +16,30 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from processor.errors import StateError, StateForeign, StateFull, StateLocked
-from processor.outbox import Admission, Bounds, Outbox, Totals, transaction
+from processor import deadletters
+from processor.database import FILE_NAME, is_full, open_database, state_error, transaction
+from processor.errors import StateError, StateFull, StateLocked
+from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
+from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample, StreamName
+from processor.units import size_text
 
 log = logging.getLogger(__name__)
 
 Durability = Literal["full", "normal"]
 
-FILE_NAME: Final = "mlade.db"
-_APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
-_VERSION: Final = 1
 _TELL_EVERY: Final = 10.0
-_WAL_LIMIT: Final = 64 << 20
-_CHECKED: Final = 64 << 20
-"""Bytes up to which a file is checked as a whole at the start; it takes about a tenth of a second."""
-_DEAD_LETTERS: Final = 10_000
-_DEAD_LETTER_BYTES: Final = 64 << 20
-_PAYLOAD_KEPT: Final = 64 << 10
 
 RECEIPT_BYTES: Final = 6
 """A packet identifier (u16) and a CRC-32 of topic and payload."""
 RECEIPTS_KEPT: Final = 65_535
 """As many as there are packet identifiers: no broker can hold more unacknowledged. (Mosquitto 2.0 exceeds both
 `receive_maximum` and its own `max_inflight_messages` once acknowledgements flow.)"""
-
-_SCHEMA: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-
--- The windows' journal: a row a batch, pruned to what windows still need (journal.py).
-CREATE TABLE streams (stream INTEGER PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL);
-CREATE TABLE journal (first INTEGER PRIMARY KEY, past BLOB NOT NULL);
-CREATE TABLE snapshots (stream INTEGER PRIMARY KEY, next INTEGER NOT NULL, past BLOB NOT NULL);
-CREATE TABLE receipts (first INTEGER PRIMARY KEY, packets BLOB NOT NULL);
-
--- Samples on their way out, and which bridges still have to confirm each.
-CREATE TABLE outbox (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, rule TEXT NOT NULL, label TEXT NOT NULL,
-    stream TEXT NOT NULL, model TEXT NOT NULL, time INTEGER NOT NULL, priority INTEGER NOT NULL,
-    created INTEGER NOT NULL, size INTEGER NOT NULL, waiting INTEGER NOT NULL, event BLOB NOT NULL);
-CREATE INDEX outbox_by_priority ON outbox (priority, seq, size);
-CREATE TABLE bridges (bridge INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE delivery (
-    bridge INTEGER NOT NULL, rank INTEGER NOT NULL, seq INTEGER NOT NULL, claim INTEGER,
-    PRIMARY KEY (bridge, rank, seq)) WITHOUT ROWID;
-CREATE INDEX delivery_by_claim ON delivery (claim) WHERE claim IS NOT NULL;
-CREATE TABLE claims (claim INTEGER PRIMARY KEY, bridge INTEGER NOT NULL, name TEXT NOT NULL);
-
-CREATE TABLE deadletters (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, arrival INTEGER NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
-    detail TEXT NOT NULL, size INTEGER NOT NULL, payload BLOB NOT NULL);
-CREATE INDEX deadletters_by_size ON deadletters (size);
-"""
 
 
 class StreamSnapshot(NamedTuple):
@@ -111,9 +78,14 @@ class Changes:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def grow(self) -> bool:
+        """Whether they take room that counts; values under `meta` replace others."""
+        return bool(self.journal or self.opened or self.samples or self.dead_letters)
+
+    @property
     def matter(self) -> bool:
         """Whether there is anything to remember. Receipts alone are not: a message without effect may come again."""
-        return bool(self.journal or self.opened or self.forgotten or self.samples or self.dead_letters or self.meta)
+        return self.grow or bool(self.forgotten or self.meta)
 
 
 class Store:
@@ -143,8 +115,9 @@ class Store:
         self._next_telling = 0.0
         self.lock = threading.Lock()
         self._lock_file = _lock(directory)
+        self._reserve = Reserve(directory)
         try:
-            self._connection = _open(directory / FILE_NAME)
+            self._connection = open_database(directory / FILE_NAME)
             self._connection.execute(f"PRAGMA synchronous = {durability}")
             self._bridges = self._register(bridges)
             self.totals = Totals.of(self._connection)
@@ -152,6 +125,7 @@ class Store:
             (self._next_receipt,) = self._connection.execute(
                 "SELECT ifnull(max(first + length(packets) / ?), 0) FROM receipts", (RECEIPT_BYTES,)
             ).fetchone()
+            self._reserve.hold()
         except BaseException:
             os.close(self._lock_file)
             raise
@@ -184,19 +158,42 @@ class Store:
 
     def outbox(self, bridge: str) -> Outbox:
         """Return one bridge's view of the outbox, for its delivery thread to open."""
-        return Outbox(self._directory / FILE_NAME, self.lock, self.totals, self._bridges[bridge], self._durability)
+        path, number = self._directory / FILE_NAME, self._bridges[bridge]
+        return Outbox(path, self.lock, self.totals, bridge=number, durability=self._durability, reserve=self._reserve)
 
     def commit(self, changes: Changes, now: int) -> None:
-        """Make a batch's changes durable, all or none. `now` is wall time in ns.
+        """Make a batch's changes durable, all or none.
+
+        Args:
+            changes: what is to be on disk.
+            now: nanoseconds on the clock that samples age by (clock.AgeClock).
 
         Raises:
             StateFull: the disk, or the outbox under `when_full: block`, has no room; nothing changed, try again later.
             StateError: the database cannot be written for another reason.
         """
-        with self._writing() as before:
-            self._write(changes, now)
+        if changes.grow and not self._has_room():
+            raise StateFull(
+                f"less than {size_text(self._reserve.size)} is left on the disk of {self._directory}; free some space"
+            )
+        try:
+            with self._writing() as before:
+                self._write(changes, now)
+        except StateFull:
+            if changes.grow or not self._reserve.release():
+                raise
+            with self._writing() as before:
+                self._write(changes, now)
         self._next_receipt += len(changes.receipts) // RECEIPT_BYTES
         self._tell_losses(before)
+
+    def _has_room(self) -> bool:
+        """Whether more may be kept: the reserve is whole, or there is as much room inside the file."""
+        if self._reserve.hold():
+            return True
+        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        (page,) = self._connection.execute("PRAGMA page_size").fetchone()
+        return int(free * page) > self._reserve.size
 
     @contextmanager
     def _writing(self) -> Iterator[Totals]:
@@ -211,13 +208,11 @@ class Store:
                 raise
             except sqlite3.Error as error:
                 self.totals.restore(before)
-                raise _state_error(error, self._directory) from error
+                raise state_error(error, self._directory) from error
 
     def _tell_losses(self, before: Totals) -> None:
         """Log what the outbox lost, at most every ten seconds."""
-        self._losses += Counter(
-            {name: getattr(self.totals, name) - getattr(before, name) for name in ("expired", "displaced", "refused")}
-        )
+        self._losses += Counter({name: getattr(self.totals, name) - getattr(before, name) for name in LOSSES})
         if self._losses and time.monotonic() >= self._next_telling:
             self._next_telling = time.monotonic() + _TELL_EVERY
             lost = ", ".join(f"{count} {reason}" for reason, count in sorted(self._losses.items()))
@@ -241,13 +236,15 @@ class Store:
             db.execute("DELETE FROM journal WHERE first < ?", (changes.pruned,))
         if changes.receipts:
             self._keep_receipts(changes.receipts)
-        if changes.meta:
-            values = [(key, json.dumps(value)) for key, value in changes.meta.items()]
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
+        self._set(changes.meta)
         if changes.dead_letters:
-            self._bury(changes.dead_letters)
+            deadletters.keep(db, changes.dead_letters)
         if changes.samples:
             self._admission.admit(changes.samples, now)
+
+    def _set(self, meta: Mapping[str, Any]) -> None:
+        values = [(key, json.dumps(value)) for key, value in meta.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
 
     def _keep_receipts(self, packets: bytes) -> None:
         first = self._next_receipt
@@ -268,34 +265,28 @@ class Store:
         with self._writing():
             self._connection.execute("DELETE FROM receipts")
 
-    def tidy(self, now: int) -> None:
+    def tidy(self, now: int, meta: Mapping[str, Any] | None = None) -> None:
         """Drop samples older than the outbox's `max_age`, and keep the log that SQLite writes first from growing.
 
-        Does nothing where there is no room to do it.
+        Where even that finds no room, it gives up the reserve for the next time.
+
+        Args:
+            now: as for `commit`.
+            meta: values to set on the way.
         """
-        with suppress(StateFull):
+        try:
             with self._writing() as before:
                 self._admission.expire(now)
+                self._set(meta or {})
             self._tell_losses(before)
             with self.lock:
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def _bury(self, letters: Sequence[DeadLetter]) -> None:
-        db = self._connection
-        rows = [
-            (letter.arrival, letter.topic, letter.reason, letter.detail, len(payload), payload)
-            for letter in letters
-            for payload in (letter.payload[:_PAYLOAD_KEPT],)
-        ]
-        db.executemany(
-            "INSERT INTO deadletters (arrival, topic, reason, detail, size, payload) VALUES (?, ?, ?, ?, ?, ?)", rows
-        )
-        db.execute("DELETE FROM deadletters WHERE seq <= (SELECT max(seq) FROM deadletters) - ?", (_DEAD_LETTERS,))
-        (excess,) = db.execute("SELECT total(size) - ? FROM deadletters", (_DEAD_LETTER_BYTES,)).fetchone()
-        while excess > 0:
-            seq, size = db.execute("SELECT seq, size FROM deadletters ORDER BY seq LIMIT 1").fetchone()
-            db.execute("DELETE FROM deadletters WHERE seq = ?", (seq,))
-            excess -= size
+        except StateFull:
+            self._reserve.release()
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise state_error(error, self._directory) from error
+            self._reserve.release()
 
     def meta(self, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller wrote it
         """Return a value kept under `key`, or None."""
@@ -329,12 +320,6 @@ class Store:
         os.close(self._lock_file)
 
 
-def _state_error(error: sqlite3.Error, directory: Path) -> StateError:
-    if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC):
-        return StateFull(f"there is no room to write in {directory} ({error}); free some disk space")
-    return StateError(f"the state in {directory} cannot be written: {error}")
-
-
 def _lock(directory: Path) -> int:
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -351,74 +336,3 @@ def _lock(directory: Path) -> int:
             ) from error
         raise StateError(f"the state directory {directory} cannot be locked: {error.strerror}") from error
     return file
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        return _connect(path)
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            raise _state_error(error, path.parent) from error
-        reason = str(error)
-    except _NotOursError:
-        reason = "it belongs to another program"
-    aside = _set_aside(path)
-    log.error("%s cannot be used (%s). It was set aside as %s and a new one was begun.", path, reason, aside)
-    return _connect(path)
-
-
-class _NotOursError(Exception):
-    """The file is a database, of another program."""
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
-    try:
-        begun = _examine(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
-        if not begun:
-            with transaction(connection):
-                for statement in _SCHEMA.split(";\n"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _examine(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return whether there is a database of ours already; raise when it is another's, damaged or newer."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if not tables:
-        return False
-    if application != _APPLICATION_ID:
-        raise _NotOursError
-    if version > _VERSION:
-        raise StateForeign(
-            f"{path} was written by a newer mlade (schema {version}, this one knows {_VERSION}); "
-            "run that version, or move the file away"
-        )
-    if path.stat().st_size < _CHECKED:
-        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if sound != "ok":
-            error = sqlite3.DatabaseError(sound)
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
-    return True
-
-
-def _set_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
-        companion = path.with_name(path.name + suffix)
-        if companion.exists():
-            companion.rename(aside.with_name(aside.name + suffix))
-    return aside

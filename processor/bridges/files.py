@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from processor.errors import BridgeError
@@ -34,14 +34,16 @@ class FilesBridge:
         """Return a path under the directory; random, so that a lost state directory never overwrites old files."""
         return f"date={date(first.time)}/{self._processor}-{first.seq:010d}-{secrets.token_hex(4)}.jsonl"
 
-    def deliver(self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]) -> None:
+    def deliver(
+        self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]
+    ) -> Mapping[int, str]:
         """Write one file; see `protocols.Bridge`."""
         del seconds_left  # a disk answers or fails
         target = self._directory / name
         part = target.with_name(f".{target.name}.part")
         try:
             if target.exists():  # whole, since it has its name: only the confirmation was lost
-                return
+                return {}
             if not target.parent.exists():
                 target.parent.mkdir(parents=True)
                 _sync_directory(target.parent.parent)
@@ -54,6 +56,7 @@ class FilesBridge:
             _sync_directory(target.parent)
         except OSError as error:
             raise BridgeError(f"{target} cannot be written: {error.strerror}") from error
+        return {}
 
     def idle(self) -> None:
         """Files need no attention."""

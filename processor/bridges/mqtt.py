@@ -7,7 +7,8 @@ acknowledgements need.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from paho.mqtt.packettypes import PacketTypes
@@ -25,9 +26,48 @@ IN_FLIGHT: Final = 100
 """Samples that may wait for their PUBACK; fewer where the broker says so."""
 _FAILURE: Final = 0x80
 """MQTT 5 reason codes from here on are refusals."""
+_FOR_GOOD: Final = frozenset((0x90, 0x99))
+"""Refusals that the same sample will meet again: topic name invalid, payload format invalid."""
+_CONTENT_TYPE: Final = "application/cloudevents+json"
+_PACKET_OVERHEAD: Final = 5 + 2 + 2 + 1 + 3 + len(_CONTENT_TYPE)
+"""Bytes of a PUBLISH beside topic and payload: header, lengths, packet identifier, properties."""
+_UNLIMITED: Final = 268_435_455 + 5
+"""Bytes of the largest packet that MQTT has."""
 _CONNECT_PATIENCE: Final = 5.0
+_PATIENCE: Final = 30.0
+"""Seconds without any acknowledgement after which a connection is given up."""
 _LOOP: Final = 0.2
 _UNASKED: Final = 1000
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the broker has said in one delivery.
+
+    Attributes:
+        silent_since: when the last answer came, or the delivery began; monotonic seconds.
+        underway: sequence number and topic by packet identifier, of what it has not answered yet.
+        confirmed: what it has taken.
+        refused: what it will never take, and why.
+        denied: what it did not take now, of one sample; an operator may mend that.
+    """
+
+    silent_since: float
+    underway: dict[int, tuple[int, str]] = field(default_factory=dict)
+    confirmed: list[int] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    denied: str = ""
+
+    def answer(self, seq: int, topic: str, code: int) -> None:
+        """Take note of an acknowledgement's reason code."""
+        if code < _FAILURE:
+            self.confirmed.append(seq)
+        elif code in _FOR_GOOD:
+            self.refused[seq] = f"the broker refused it on {topic} with reason code {code:#04x}"
+        else:
+            self.denied = (
+                f"the broker did not take a sample on {topic}: reason code {code:#04x}; may this client publish there?"
+            )
 
 
 class MqttBridge:
@@ -42,6 +82,7 @@ class MqttBridge:
         self._client: FastClient | None = None
         self._refused: str | None = None
         self._in_flight = IN_FLIGHT
+        self._largest = _UNLIMITED
 
     def together(self, first: Waiting, other: Waiting) -> bool:
         """Whatever waits goes together."""
@@ -52,57 +93,63 @@ class MqttBridge:
         """Deliveries have no name; nothing is claimed."""
         return first.id
 
-    def deliver(self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]) -> None:
+    def deliver(
+        self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]
+    ) -> Mapping[int, str]:
         """Publish and wait for every acknowledgement; see `protocols.Bridge`."""
         del name
         client = self._connected(seconds_left)
-        underway: dict[int, int] = {}
-        confirmed: list[int] = []
+        told = _Told(self._clock.monotonic())
         chunk: list[tuple[int, str, bytes]] = []
         for sample, event in samples:
-            chunk.append((sample.seq, self._topic + sample.rule, event))
-            if len(underway) + len(chunk) >= self._in_flight:
-                self._publish(client, chunk, underway)
+            topic = self._topic + sample.rule
+            if len(topic) + len(event) + _PACKET_OVERHEAD > self._largest:
+                told.refused[sample.seq] = (
+                    f"the event has {len(event)} bytes, and the broker takes packets of at most {self._largest}"
+                )
+                continue
+            chunk.append((sample.seq, topic, event))
+            if len(told.underway) + len(chunk) >= self._in_flight:
+                self._publish(client, chunk, told)
                 chunk = []
-                while len(underway) > self._in_flight // 2:
-                    self._turn(client, underway, confirmed, seconds_left)
+                while len(told.underway) > self._in_flight // 2:
+                    self._turn(client, told, seconds_left)
         if chunk:
-            self._publish(client, chunk, underway)
-        while underway:
-            self._turn(client, underway, confirmed, seconds_left)
+            self._publish(client, chunk, told)
+        while told.underway:
+            self._turn(client, told, seconds_left)
+        if told.denied:
+            raise BridgeError(told.denied, told.confirmed, told.refused)
+        return told.refused
 
     @staticmethod
-    def _publish(client: FastClient, chunk: list[tuple[int, str, bytes]], underway: dict[int, int]) -> None:
+    def _publish(client: FastClient, chunk: list[tuple[int, str, bytes]], told: _Told) -> None:
         """Publish (seq, topic, event) in one piece."""
         properties = None
         if client.protocol == 5:  # noqa: PLR2004 - MQTT 5
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.ContentType = "application/cloudevents+json"
+            properties.ContentType = _CONTENT_TYPE
         mids = client.publish_together([(topic, event) for _, topic, event in chunk], properties)
-        underway.update(zip(mids, (seq for seq, _, _ in chunk), strict=True))
+        told.underway.update(zip(mids, ((seq, topic) for seq, topic, _ in chunk), strict=True))
 
-    def _turn(
-        self, client: FastClient, underway: dict[int, int], confirmed: list[int], seconds_left: Callable[[], float]
-    ) -> None:
+    def _turn(self, client: FastClient, told: _Told, seconds_left: Callable[[], float]) -> None:
         """Exchange packets once, and take note of what was acknowledged."""
         client.acknowledge_at_once()
         status = self._loop(client, min(_LOOP, max(0.0, seconds_left())))
         for mid, code in client.take_confirmed():
-            seq = underway.pop(mid, None)
-            if code >= _FAILURE:
-                told = f"it refused a sample with reason code {code:#04x}"
-                self._refused = f"{told}; may this client publish to {self._topic}#?"
-            elif seq is not None:
-                confirmed.append(seq)
-        if status or self._refused or not client.is_connected():
-            reason = self._refused or "the connection was lost"
-        elif underway and seconds_left() <= 0:
-            reason = f"{len(underway)} samples were not acknowledged in time"
+            told.silent_since = self._clock.monotonic()
+            seq, topic = told.underway.pop(mid, (None, ""))
+            if seq is not None:
+                told.answer(seq, topic, code)
+        if status or not client.is_connected():
+            reason = "the connection was lost"
+        elif told.underway and min(seconds_left(), told.silent_since + _PATIENCE - self._clock.monotonic()) <= 0:
+            reason = f"{len(told.underway)} samples were not acknowledged in time"
         else:
             return
         # What paho still has queued must not come out on a later connection, where its packet ids mean something else.
         self._discard()
-        raise BridgeError(f"the broker did not take the samples: {reason}", confirmed)
+        raise BridgeError(f"the broker did not take the samples: {reason}", told.confirmed, told.refused)
 
     def _connected(self, seconds_left: Callable[[], float]) -> FastClient:
         if self._client is not None and self._client.is_connected():
@@ -132,8 +179,9 @@ class MqttBridge:
     def _on_connect(
         self, _client: object, _data: object, _flags: object, reason: ReasonCode, limits: Properties | None
     ) -> None:
-        # Mosquitto says 20. paho ignores it.
+        # paho ignores both. Mosquitto takes 20 at a time.
         self._in_flight = min(IN_FLIGHT, getattr(limits, "ReceiveMaximum", IN_FLIGHT))
+        self._largest = getattr(limits, "MaximumPacketSize", _UNLIMITED)
         if reason.is_failure:
             self._refused = f"it refused the connection: {reason}"
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from processor.bridges.files import FilesBridge
 from processor.clock import SystemClock
+from processor.database import FILE_NAME
+from processor.deadletters import read
 from processor.delivery import Delivery
 from processor.errors import BridgeError
 from processor.outbox import Bounds, Waiting
@@ -63,8 +66,9 @@ class Flaky:
 
     shipment = Shipment(samples=10, max_bytes=1 << 20, linger=0.0, claimed=False)
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int, refuses: Collection[int] = ()) -> None:
         self.failures = failures
+        self.refuses = refuses
         self.arrived: list[int] = []
 
     def together(self, first: Waiting, other: Waiting) -> bool:
@@ -75,15 +79,21 @@ class Flaky:
         """Nothing is claimed."""
         return first.id
 
-    def deliver(self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]) -> None:
-        """Take all, or three and fail."""
+    def deliver(
+        self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]
+    ) -> Mapping[int, str]:
+        """Take all but what it refuses, or the first three and fail."""
         del name, seconds_left
-        taken = list(samples)
+        numbers = {sample.seq: json.loads(event)["n"] for sample, event in samples}
+        refused = {seq: "too odd" for seq, n in numbers.items() if n in self.refuses}
+        taken = [seq for seq in numbers if seq not in refused]
         if self.failures:
             self.failures -= 1
-            self.arrived += [json.loads(event)["n"] for _, event in taken[:3]]
-            raise BridgeError("the other side is away", [sample.seq for sample, _ in taken[:3]])
-        self.arrived += [json.loads(event)["n"] for _, event in taken]
+            taken = taken[:3]
+        self.arrived += [numbers[seq] for seq in taken]
+        if len(taken) + len(refused) < len(numbers):
+            raise BridgeError("the other side is away", taken, refused)
+        return refused
 
     def idle(self) -> None:
         """Nothing to keep alive."""
@@ -176,6 +186,43 @@ def test_what_was_confirmed_before_a_failure_does_not_come_again(tmp_path: Path)
         assert delivery.state.failures == 2
     assert bridge.arrived == list(range(25))
     assert delivery.state.delivered == 25
+
+
+def test_what_arrived_is_not_sent_again_while_the_store_cannot_take_note(tmp_path: Path) -> None:
+    """Only the note is tried again, and then the rest goes on."""
+    bridge = Flaky(failures=0)
+    with (
+        delivering(tmp_path, bridge) as (store, delivery),
+        closing(sqlite3.connect(tmp_path / "state" / FILE_NAME)) as db,
+    ):
+        db.execute("CREATE TRIGGER stuck BEFORE DELETE ON delivery BEGIN SELECT RAISE(ABORT, 'stuck'); END")
+        store.commit(Changes(samples=samples(0, 25)), 0)
+        delivery.notify()
+        wait_until(lambda: delivery.state.failures >= 2)
+        assert bridge.arrived == list(range(10))
+        assert (delivery.state.delivered, store.totals.rows) == (0, 25)
+        db.execute("DROP TRIGGER stuck")
+        wait_until(lambda: store.totals.rows == 0)
+        wait_until(lambda: delivery.state.error is None)
+    assert bridge.arrived == list(range(25))
+    assert delivery.state.delivered == 25
+
+
+def test_what_a_bridge_refuses_for_good_becomes_a_dead_letter(tmp_path: Path) -> None:
+    """It is counted as lost, and nothing behind it waits for it; also when the delivery fails all the same."""
+    bridge = Flaky(failures=1, refuses={2, 13})
+    with delivering(tmp_path, bridge) as (store, delivery):
+        store.commit(Changes(samples=samples(0, 25)), 0)
+        delivery.notify()
+        wait_until(lambda: store.totals.rows == 0)
+        assert store.totals.undeliverable == 2
+    assert bridge.arrived == [n for n in range(25) if n not in {2, 13}]
+    assert delivery.state.delivered == 23
+    letters = [(letter.reason, letter.topic, letter.detail, letter.payload) for letter in read(tmp_path / "state")]
+    assert letters == [
+        ("undeliverable", "stream", "too odd", b'{"n": 2}'),
+        ("undeliverable", "stream", "too odd", b'{"n": 13}'),
+    ]
 
 
 def test_what_cannot_be_delivered_at_the_end_stays(tmp_path: Path) -> None:

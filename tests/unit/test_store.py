@@ -8,10 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from processor import deadletters
+from processor.clock import AgeClock, ManualClock
+from processor.database import FILE_NAME
 from processor.errors import StateForeign, StateFull, StateLocked
 from processor.outbox import ROW_OVERHEAD, Bounds, Outbox, Waiting
-from processor.store import FILE_NAME, RECEIPT_BYTES, RECEIPTS_KEPT, Changes, Store
+from processor.reserve import Reserve
+from processor.store import RECEIPT_BYTES, RECEIPTS_KEPT, Changes, Store
 from processor.types import NS, DeadLetter, Sample
 
 ROOMY = Bounds(1 << 30, 7 * 86400 * NS, "drop_oldest")
@@ -296,3 +302,122 @@ def test_dead_letters_are_bounded_in_bytes_each(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     assert connection.execute("SELECT length(payload), reason FROM deadletters").fetchall() == [(64 << 10, "too_large")]
     connection.close()
+
+
+def test_dead_letters_are_bounded_with_their_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic may have 64 KiB, too; the oldest letters give way."""
+    monkeypatch.setattr(deadletters, "_MOST_BYTES", 10_000)
+    store = open_store(tmp_path)
+    for number in range(5):
+        store.commit(Changes(dead_letters=[DeadLetter("é" * 1500, number, "json", "no", b"x" * 998)]), 0)
+    store.close()
+    assert [letter.arrival for letter in deadletters.read(tmp_path)] == [3, 4]  # of 4,000 bytes each
+
+
+def test_letters_are_read_in_pieces_that_hold_nothing_up(tmp_path: Path) -> None:
+    """While somebody pages through them, the log of the database can be emptied."""
+    store = open_store(tmp_path)
+    letters = [DeadLetter("t", number, "json", "no", b"x" * 1000) for number in range(250)]
+    store.commit(Changes(dead_letters=letters), 0)
+    paging = deadletters.read(tmp_path)
+    assert next(paging).arrival == 0
+    store.commit(Changes(dead_letters=letters), 0)
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    busy, _, _ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not busy
+    assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size == 0
+    assert len(list(paging)) == 499
+    assert [letter.arrival for letter in deadletters.read(tmp_path, newest=2)] == [248, 249]
+    other.close()
+    store.close()
+
+
+def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    """With all that it holds."""
+    store = open_store(tmp_path)
+    store.commit(
+        Changes(samples=[sample(1)], dead_letters=[DeadLetter("topic", 1, "json", "no", b"12345")], meta={"filter": 3}),
+        7,
+    )
+    store.close()
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.execute("UPDATE deadletters SET size = 5")  # version 1 counted the payload alone
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    store = open_store(tmp_path)
+    assert (peek(store), store.meta("filter"), store.totals.rows) == ([1], 3, 1)
+    store.close()
+    (letter,) = deadletters.read(tmp_path)
+    assert (letter.payload, letter.size) == (b"12345", 5 + len("topic") + len("no"))
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    connection.close()
+
+
+def test_room_for_emptying_is_kept_back(tmp_path: Path) -> None:
+    """It is given up once, and taken again."""
+    reserve = Reserve(tmp_path)
+    assert reserve.hold()
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= reserve.size > 0
+    assert reserve.release()
+    assert not reserve.release()
+    assert not (tmp_path / "reserve").exists()
+    assert reserve.hold()
+    assert (tmp_path / "reserve").exists()
+
+
+def test_the_log_is_bounded_and_the_file_is_used_again(tmp_path: Path) -> None:
+    """However often the outbox fills and empties, also beside a reader that takes its time."""
+    store = open_store(tmp_path)
+    outbox = view(store)
+    reader = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    sizes, logs = [], []
+    big = b"x" * 10_000
+    for cycle in range(12):
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM outbox").fetchone()
+        for _ in range(10):
+            store.commit(Changes(samples=[sample(1)._replace(event=big) for _ in range(100)]), 0)
+            outbox.confirm(outbox.peek(100, 1 << 30))
+        reader.execute("COMMIT")
+        store.tidy(0)
+        sizes.append((tmp_path / FILE_NAME).stat().st_size)
+        logs.append((tmp_path / f"{FILE_NAME}-wal").stat().st_size)
+        assert store.totals.rows == 0, cycle
+    assert max(sizes[2:]) == sizes[2]
+    assert max(logs[2:]) <= 1.2 * max(logs[:2])
+    reader.close()
+    outbox.close()
+    store.close()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("run"), st.integers(0, 5 * 86400)),
+            st.tuples(st.just("jump"), st.integers(-(10**9), 10**9)),
+            st.tuples(st.just("off"), st.integers(0, 30 * 86400)),
+        ),
+        max_size=30,
+    )
+)
+def test_age_goes_on_evenly_whatever_the_wall_clock_does(steps: list[tuple[str, int]]) -> None:
+    """Running adds what passed; jumps add nothing while running; off adds at most half of what ages something away."""
+    longest = 7 * 86400 * NS
+    clock = ManualClock(wall=10**18)
+    age = AgeClock(clock, None, longest)
+    for step, seconds in steps:
+        before = age.now()
+        if step == "run":
+            clock.advance(seconds)
+            assert age.now() - before == seconds * NS
+        elif step == "jump":
+            clock.set_wall(clock.wall() + seconds * NS)
+            assert age.now() == before
+        else:
+            kept = age.memory()
+            wall = clock.wall()
+            clock.advance(seconds)
+            age = AgeClock(clock, kept, longest)
+            assert age.now() - before == min(clock.wall() - wall, longest // 2)

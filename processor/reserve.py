@@ -1,0 +1,75 @@
+"""Room on the disk that is kept back, so that a full disk can still be emptied.
+
+Deleting a row takes room too: SQLite first writes the change to its log. Without a reserve a full disk would keep every
+sample that was delivered, for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from processor.units import size_text
+
+log = logging.getLogger(__name__)
+
+FILE_NAME: Final = "reserve"
+_MOST: Final = 16 << 20
+_SHARE: Final = 16
+"""Of a small file system, at most this part of it is kept back."""
+
+
+class Reserve:
+    """A file of zeros beside the state, given up when the disk is full and made again when there is room. Any thread.
+
+    Attributes:
+        size: in bytes.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Keep room in `directory`; `hold` takes it."""
+        self._path = directory / FILE_NAME
+        self._lock = threading.Lock()
+        self._held = False
+        self._possible = True
+        try:
+            system = os.statvfs(directory)
+            self.size = min(_MOST, system.f_blocks * system.f_frsize // _SHARE)
+        except OSError:
+            self.size = _MOST
+
+    def hold(self) -> bool:
+        """Keep the room, if there is so much; whether it is kept."""
+        with self._lock:
+            if self._possible and not self._held:
+                self._held = self._allocate()
+            return self._held or not self._possible
+
+    def _allocate(self) -> bool:
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.posix_fallocate(file, 0, self.size)
+            finally:
+                os.close(file)
+        except OSError as error:
+            self._path.unlink(missing_ok=True)  # what it got of the room
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                log.warning(
+                    "%s (%s) cannot be kept back for a full disk: %s.", self._path, size_text(self.size), error.strerror
+                )
+                self._possible = False
+            return False
+        return True
+
+    def release(self) -> bool:
+        """Give the room up, for what frees more of it; whether there was any."""
+        with self._lock:
+            given, self._held = self._held, False
+            if given:
+                self._path.unlink(missing_ok=True)
+            return given

@@ -1,0 +1,190 @@
+"""A full disk, on a real small file system: nothing is acknowledged, and when there is room nothing is missing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor.errors import StateFull
+from processor.outbox import Bounds
+from processor.store import Changes, Store
+from processor.types import NS, Sample
+from tests import models
+from tests.integration.test_run import START, command, counted, payload, readings, source
+from tests.mqtt_client import MqttClientFactory
+from tests.running import ProcessorFactory, ProcessorProcess
+
+COUNT = 400
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=False)  # noqa: S607
+    if mounted.returncode:
+        pytest.skip("a file system can be mounted by root only")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)  # noqa: S607
+
+
+def fill(place: Path) -> Path:
+    """Take all the room there is; return the file that holds it."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                os.fsync(file.fileno())
+    return ballast
+
+
+def processor_on(
+    make_processor: ProcessorFactory,
+    tmp_path: Path,
+    topic: str,
+    **configuration: Any,  # noqa: ANN401 - JSON
+) -> ProcessorProcess:
+    """Return a processor that keeps every reading."""
+    return make_processor(
+        sources=[source(topic)],
+        model={"path": str(models.write(models.dense(), tmp_path))},
+        filter={"rules": [{"name": "all"}]},
+        **configuration,
+    )
+
+
+def assert_each_once(processor: ProcessorProcess) -> None:
+    """Every reading became a sample, and was delivered once."""
+    events = processor.events()
+    assert len(events) == COUNT
+    assert len({event["id"] for event in events}) == COUNT
+
+
+def test_a_full_disk_stops_acknowledging_until_there_is_room(
+    make_processor: ProcessorFactory, mqtt_client: MqttClientFactory, tmp_path: Path, small_disk: Path
+) -> None:
+    """It says so, answers commands, delivers what it has, and then goes on where it was."""
+    processor = processor_on(
+        make_processor,
+        tmp_path,
+        "full/imu",
+        state_dir=str(small_disk / "state"),
+        bridges=[{"type": "files", "path": "./accepted"}],  # a file is finished after 10 s, or when told to flush
+    )
+    client = mqtt_client()
+    client.subscribe(f"{processor.root}/command/response")
+    client.subscribe(f"{processor.root}/metrics")
+    processor.start()
+    values = readings(COUNT)
+    for number in range(100):
+        client.publish("full/imu", payload(START + number, values[number]))
+    counted(client, processor, 100)
+    ballast = fill(small_disk)
+    for number in range(100, COUNT):
+        client.publish("full/imu", payload(START + number, values[number]))
+    processor.wait_until(lambda: "Nothing is acknowledged any more" in processor.log(), "blocked")
+    assert "free some" in command(client, processor, "status")["blocked"]
+    assert command(client, processor, "status")["outbox"]["samples"] == 100
+    processor.wait_until(lambda: command(client, processor, "flush")["status"] == "ok", "what was accepted can leave")
+    assert command(client, processor, "status")["outbox"]["samples"] == 0
+    ballast.unlink()
+    processor.wait_until(lambda: "There is room again" in processor.log(), "room")
+    counted(client, processor, COUNT)
+    command(client, processor, "flush")
+    assert processor.stop() == 0
+    assert_each_once(processor)
+
+
+def test_a_full_disk_can_be_emptied(small_disk: Path) -> None:
+    """To delete a row takes room, too: it is kept back until the disk is full, and then for nothing else."""
+    bounds = Bounds(1 << 30, 86_400 * NS, "drop_oldest")
+    store = Store(small_disk / "state", durability="full", bounds=bounds, bridges=["files"])
+    outbox = store.outbox("files")
+    outbox.open()
+
+    def more() -> Changes:
+        return Changes(samples=[Sample(f"{n:032x}", "r", "l", "s", "m", n, 0, bytes(2000)) for n in range(100)])
+
+    def commit_until_full() -> None:
+        while True:  # the log may have room left
+            store.commit(more(), 0)
+
+    store.commit(more(), 0)
+    ballast = fill(small_disk)
+    with pytest.raises(StateFull, match="free some"):
+        commit_until_full()
+    rows = store.totals.rows
+    waiting = outbox.peek(1_000_000, 1 << 30)
+    assert len(waiting) == rows
+    for first in range(0, rows, 50):
+        for _ in range(2):
+            with suppress(sqlite3.OperationalError):  # the first that finds no room gets it from the reserve
+                outbox.confirm(waiting[first : first + 50])
+                break
+    assert store.totals.rows == 0
+    store.remember({"paused": True})
+    ballast.unlink()
+    store.commit(more(), 0)
+    assert (small_disk / "state" / "reserve").exists()
+    outbox.close()
+    store.close()
+
+
+def test_a_kill_on_a_full_disk_loses_nothing(
+    make_processor: ProcessorFactory, mqtt_client: MqttClientFactory, tmp_path: Path, small_disk: Path
+) -> None:
+    """It starts again on the full disk, still says so, and the broker still has what was never acknowledged."""
+    processor = processor_on(make_processor, tmp_path, "fuller/imu", state_dir=str(small_disk / "state"))
+    client = mqtt_client()
+    processor.start()
+    ballast = fill(small_disk)
+    values = readings(COUNT)
+    for number in range(COUNT):
+        client.publish("fuller/imu", payload(START + number, values[number]))
+    processor.wait_until(lambda: "Nothing is acknowledged any more" in processor.log(), "blocked")
+    blocked = processor.log().count("Nothing is acknowledged any more")
+    processor.kill()
+    processor.start()
+    processor.wait_until(lambda: processor.log().count("Nothing is acknowledged any more") > blocked, "blocked again")
+    ballast.unlink()
+    processor.wait_until(lambda: len(processor.events()) >= COUNT, "all samples")
+    assert processor.stop() == 0
+    assert_each_once(processor)
+
+
+def test_samples_wait_while_the_files_have_no_room(
+    make_processor: ProcessorFactory, mqtt_client: MqttClientFactory, tmp_path: Path, small_disk: Path
+) -> None:
+    """The state is elsewhere, so readings are taken in; the bridge says what is wrong."""
+    place = small_disk / "accepted"
+    processor = processor_on(
+        make_processor,
+        tmp_path,
+        "files/imu",
+        bridges=[{"type": "files", "path": str(place), "rotate": {"max_age": "50ms"}}],
+    )
+    client = mqtt_client()
+    client.subscribe(f"{processor.root}/metrics")
+    ballast = fill(small_disk)
+    processor.start()
+    values = readings(COUNT)
+    for number in range(COUNT):
+        client.publish("files/imu", payload(START + number, values[number]))
+    counted(client, processor, COUNT)
+    processor.wait_until(lambda: "No space left on device" in processor.log(), "the bridge's error")
+    ballast.unlink()
+    (processor.directory / "accepted").symlink_to(place)
+    processor.wait_until(lambda: len(processor.events()) >= COUNT, "all samples")
+    assert processor.stop() == 0
+    assert_each_once(processor)
