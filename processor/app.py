@@ -138,7 +138,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         fields=dict(field_names),
     )
     deliveries = [
-        Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), store.totals, clock)
+        Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), clock)
         for bridge in settings.bridges
     ]
     receipts = Receipts(store.receipts())

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import random
 import sqlite3
 import threading
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
 from processor.errors import BridgeError
-from processor.outbox import Claim, Outbox, Totals, Waiting
+from processor.ledger import FIRST_DELAY, Ledger, jittered, next_delay
+from processor.outbox import Claim, Outbox, Waiting
 from processor.protocols import Bridge, Clock
 
 log = logging.getLogger(__name__)
 
-_FIRST_DELAY: Final = 0.5
-_LONGEST_DELAY: Final = 30.0
-_LOGGED: Final = 10
-"""Refused samples of one delivery that are logged; all of them are dead letters."""
+_NOTHING_TO_DO: Final = 3600.0
+"""Seconds to wait when nothing waits; a notification ends it."""
 _AT_THE_END: Final = 2.0
 """Seconds for what is left when the process stops; the rest stays in the outbox."""
 
@@ -42,51 +39,22 @@ class BridgeState:
     error: str | None = None
 
 
-@dataclass(slots=True)
-class _Unsettled:
-    """What a bridge has said of samples, and the store has not on disk yet.
-
-    Attributes:
-        confirmed: those that arrived.
-        refused: those that it will never take, and why.
-        claim: the claim that is done with; None where there is none, or more of it to come.
-    """
-
-    confirmed: list[Waiting]
-    refused: list[tuple[Waiting, str]]
-    claim: int | None
-
-    @classmethod
-    def of(cls, claim: Claim, confirmed: Collection[int], refused: Mapping[int, str], number: int | None) -> _Unsettled:
-        """Sort a claim's samples."""
-        samples = claim.samples
-        return cls(
-            [sample for sample in samples if sample.seq in confirmed],
-            [(sample, refused[sample.seq]) for sample in samples if sample.seq in refused],
-            number,
-        )
-
-
 class Delivery:
     """Drains the outbox into one bridge."""
 
-    def __init__(self, name: str, bridge: Bridge, outbox: Outbox, totals: Totals, clock: Clock) -> None:
+    def __init__(self, name: str, bridge: Bridge, outbox: Outbox, clock: Clock) -> None:
         """Prepare; `run` is the thread."""
         self.name = name
         self.state = BridgeState()
         self._bridge = bridge
         self._outbox = outbox
-        self._totals = totals
         self._clock = clock
+        self._ledger = Ledger(name, outbox, clock)
         self._wake = threading.Event()
         self._stopping = False
         self._flush_wanted = 0
         self._flush_done = 0
         self._since: float | None = None  # when the oldest unclaimed sample was first seen
-        self._counted = self._measured = float("-inf")
-        self._full = False
-        self._deadline = float("inf")
-        self._unsettled: _Unsettled | None = None
 
     def notify(self) -> None:
         """There may be something new. Any thread."""
@@ -104,48 +72,61 @@ class Delivery:
 
     def stop(self) -> None:
         """Deliver what can be delivered soon, then end. Any thread."""
-        self._deadline = self._clock.monotonic() + _AT_THE_END
+        self._ledger.deadline = self._clock.monotonic() + _AT_THE_END
         self._stopping = True
         self._wake.set()
 
     def run(self) -> None:
         """Deliver until told to stop. The delivery thread."""
-        self._outbox.open()
+        self._outbox.open(claims=self._bridge.shipment.claims > 0)
         delay = 0.0
         try:
             while True:
                 self._wake.clear()  # before looking: what comes after that wakes us again
                 flush, stopping = self._flush_wanted, self._stopping
+                confirmed, holds = self._outbox.confirmed, self._ledger.holds
                 try:
                     pause = self._round(at_once=stopping or flush > self._flush_done)
                     delay = 0.0
-                    self.state.error = None
+                    self._went_well()
                 except (BridgeError, sqlite3.Error) as error:
-                    delay = min(max(_FIRST_DELAY, 2 * delay), _LONGEST_DELAY)
-                    pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-                    self._flush_done = flush
+                    # A delivery that got on before it failed is no failure in a row.
+                    delay = next_delay(delay if self._outbox.confirmed == confirmed else 0.0)
+                    pause = jittered(delay)
                     self._failed(error, pause)
-                    if stopping:
-                        return
+                self._count()
+                self.state.failures += self._ledger.holds - holds
                 if pause > 0:
                     self._flush_done = flush
                     if stopping:
                         return
                     self._wait(pause, backing_off=delay > 0)
-                elif self._clock.monotonic() >= self._deadline:
+                elif self._ledger.seconds_left() <= 0:
                     return
         finally:
             self._bridge.close()
             self._outbox.close()
 
+    def _went_well(self) -> None:
+        complaint = self._ledger.complaint()
+        if self.state.error is not None and complaint is None:
+            log.info("Bridge %r delivers again.", self.name)
+        self.state.error = complaint
+
     def _failed(self, error: Exception, pause: float) -> None:
         self.state.failures += 1
         text = str(error)
+        if isinstance(error, sqlite3.Error):
+            text = f"the state cannot be written ({error}); what has arrived is not sent again meanwhile"
         if text != self.state.error:
             log.warning(
                 "Bridge %r: %s; trying again in %.1f s, and on. Samples wait in the outbox.", self.name, text, pause
             )
         self.state.error = text
+
+    def _count(self) -> None:
+        self.state.delivered = self._outbox.confirmed
+        self.state.waiting = self._outbox.waiting
 
     def _wait(self, seconds: float, *, backing_off: bool) -> None:
         """Wait for news; new samples do not end a pause after a failure, a stop does."""
@@ -157,87 +138,72 @@ class Delivery:
                 news = not backing_off and (self._since is None or self._due(at_once=False))
                 if news or self._stopping or self._flush_wanted > self._flush_done:
                     return
+            self._count()
             self._bridge.idle()
 
     def _round(self, *, at_once: bool) -> float:
         """Make one delivery if one is due; return the seconds until the next may be, 0 for at once."""
-        self._settle()
-        shipment = self._bridge.shipment
-        claim = self._outbox.claimed() if shipment.claimed else None
-        if claim is None:
-            waiting = self._outbox.peek(shipment.samples if self._due(at_once=at_once) else 1, shipment.max_bytes)
-            if not waiting:
+        self._ledger.settle()
+        claims = self._outbox.claimed(max(self._bridge.shipment.claims, 1))
+        if not claims:
+            if not self._outbox.waiting:
                 self._since = None
-                self.state.waiting = 0
-                return 3600.0
+                self._ledger.forget_holds()
+                return _NOTHING_TO_DO
             now = self._clock.monotonic()
             if self._since is None:
                 self._since = now
             if not self._due(at_once=at_once):
-                self._count()
-                return max(0.01, self._since + shipment.linger - now)
-            claim = self._claim(waiting)
+                return max(0.01, self._since + self._bridge.shipment.linger - now)
+            claims = self._choose()
+            if not claims:
+                return min(self._ledger.seconds_until_retry(), _NOTHING_TO_DO)
+        said = self._ledger.said
         try:
-            refused = self._bridge.deliver(
-                claim.name,
-                self._outbox.events(claim.samples),
-                lambda: self._deadline - self._clock.monotonic(),
-            )
-        except BridgeError as error:
-            self._unsettled = _Unsettled.of(claim, set(error.confirmed), error.refused, None)
-            self._settle()
-            raise
-        confirmed = {sample.seq for sample in claim.samples} - refused.keys()
-        self._unsettled = _Unsettled.of(claim, confirmed, refused, claim.number if shipment.claimed else None)
-        self._settle()
-        return 0.0
+            self._bridge.deliver(claims, self._ledger)
+        finally:
+            self._ledger.settle()
+        return 0.0 if self._ledger.said > said else FIRST_DELAY
 
     def _due(self, *, at_once: bool) -> bool:
         shipment = self._bridge.shipment
-        if at_once or not shipment.linger or self._is_full(shipment.max_bytes):
+        if at_once or not shipment.linger or self._outbox.waiting_bytes >= shipment.max_bytes:
             return True
         return self._since is not None and self._clock.monotonic() >= self._since + shipment.linger
 
-    def _is_full(self, max_bytes: int) -> bool:
-        """Whether a whole delivery waits; looked up at most once a second, and only when the outbox holds as much."""
-        if self._totals.bytes < max_bytes:
-            return False
-        now = self._clock.monotonic()
-        if now >= self._measured + 1.0:
-            self._measured = now
-            self._full = self._outbox.waiting_bytes() >= max_bytes
-        return self._full
-
-    def _claim(self, waiting: list[Waiting]) -> Claim:
-        first = waiting[0]
-        chosen = [sample for sample in waiting if self._bridge.together(first, sample)]
-        if not self._bridge.shipment.claimed:
-            return Claim(0, "", list(takewhile(lambda sample: self._bridge.together(first, sample), waiting)))
-        self._measured = float("-inf")
-        claim = self._outbox.claim(chosen, self._bridge.name(first))
-        if len(chosen) == len(waiting):
+    def _choose(self) -> list[Claim]:
+        """Put together what leaves next; nothing when all that waits is held."""
+        shipment, bridge = self._bridge.shipment, self._bridge
+        parts = max(shipment.claims, 1)
+        waiting = self._outbox.peek(shipment.samples * parts, shipment.max_bytes * parts, self._ledger.held())
+        if not waiting:
+            return []
+        if not shipment.claims:
+            return [Claim(0, "", list(takewhile(lambda sample: bridge.together(waiting[0], sample), waiting)))]
+        parcels = self._pack(waiting)
+        claims = self._outbox.claim([(bridge.name(parcel[0]), parcel) for parcel in parcels])
+        if sum(map(len, parcels)) == len(waiting):
             self._since = None
-        return claim
+        return claims
 
-    def _settle(self) -> None:
-        """Take note in the store of what the bridge has said; where that fails, it is tried again first of all."""
-        if (settled := self._unsettled) is None:
-            return
-        if settled.refused:
-            self._outbox.bury(settled.refused, self._clock.wall())
-            for sample, why in settled.refused[:_LOGGED]:
-                log.warning(
-                    "Bridge %r cannot deliver sample %s: %s. It is a dead letter now.", self.name, sample.id, why
-                )
-            settled.refused.clear()
-        if settled.confirmed or settled.claim is not None:
-            self.state.delivered += self._outbox.confirm(settled.confirmed, settled.claim)
-        self._unsettled = None
-        self._count()
-
-    def _count(self) -> None:
-        """Count what waits, at most once a second: with a million samples it takes a while."""
-        now = self._clock.monotonic()
-        if now >= self._counted + 1.0:
-            self._counted = now
-            self.state.waiting = self._outbox.waiting()
+    def _pack(self, waiting: list[Waiting]) -> list[list[Waiting]]:
+        """Sort samples into parcels of what goes together, within the bounds of each and of their number."""
+        shipment, together = self._bridge.shipment, self._bridge.together
+        parcels: list[list[Waiting]] = []
+        filling: list[int] = []  # which of them take more
+        room: list[int] = []  # bytes that each can still take
+        for sample in waiting:
+            at = next((at for at in filling if together(parcels[at][0], sample)), None)
+            if at is not None and (sample.size > room[at] or len(parcels[at]) >= shipment.samples):
+                filling.remove(at)
+                at = None
+            if at is None:
+                if len(parcels) == shipment.claims:
+                    continue
+                at = len(parcels)
+                parcels.append([])
+                filling.append(at)
+                room.append(shipment.max_bytes)
+            parcels[at].append(sample)
+            room[at] -= sample.size
+        return parcels

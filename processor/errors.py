@@ -10,12 +10,12 @@ MladeError                      everything mlade raises on purpose; its text is 
 │   ├── StateLocked             another process owns it
 │   ├── StateForeign            the file in it is not ours, or is newer than this program
 │   └── StateFull               no room on the disk; the same transaction may be tried again
-└── BridgeError                 a bridge could not deliver; what it confirmed before is in `confirmed`
+└── BridgeError                 a bridge could not deliver; tried again after a pause
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,15 +110,4 @@ class StateFull(StateError):
 
 
 class BridgeError(MladeError):
-    """A bridge could not deliver.
-
-    Attributes:
-        confirmed: outbox sequence numbers the bridge did confirm before it failed.
-        refused: those that it will never take, each with why.
-    """
-
-    def __init__(self, message: str, confirmed: Iterable[int] = (), refused: Mapping[int, str] | None = None) -> None:
-        """Keep what was settled before the failure."""
-        self.confirmed = tuple(confirmed)
-        self.refused = dict(refused or {})
-        super().__init__(message)
+    """A bridge's other side cannot be reached, or does not take what it should; tried again."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -41,8 +43,20 @@ LOSSES: Final = ("expired", "displaced", "refused", "undeliverable")
 
 
 @dataclass(slots=True)
+class Queue:
+    """What waits for one bridge."""
+
+    rows: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
 class Totals:
-    """What the outbox holds and, by `LOSSES`, what it lost since the start. Changed under the store's lock only."""
+    """What the outbox holds and, by `LOSSES`, what it lost since the start. Changed under the store's lock only.
+
+    Attributes:
+        queues: what waits for each bridge, by its number.
+    """
 
     rows: int = 0
     bytes: int = 0
@@ -50,23 +64,33 @@ class Totals:
     displaced: int = 0
     refused: int = 0
     undeliverable: int = 0
+    queues: dict[int, Queue] = field(default_factory=dict)
 
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> Totals:
-        """Count what an existing outbox holds; reads an index only."""
+        """Count what an existing outbox holds; reads indices only, in nearly all cases."""
         rows, size = connection.execute(
             "SELECT count(*), total(size) FROM outbox INDEXED BY outbox_by_priority"
         ).fetchone()
-        return cls(rows, int(size))
+        totals = cls(rows, int(size))
+        for (bridge,) in connection.execute("SELECT bridge FROM bridges").fetchall():
+            (waiting,) = connection.execute("SELECT count(*) FROM delivery WHERE bridge = ?", (bridge,)).fetchone()
+            size = totals.bytes
+            if waiting != rows:  # half a second for a million; mostly they are few, or all
+                (size,) = connection.execute(
+                    "SELECT total(o.size) FROM delivery d JOIN outbox o ON o.seq = d.seq WHERE d.bridge = ?", (bridge,)
+                ).fetchone()
+            totals.queues[bridge] = Queue(waiting, int(size))
+        return totals
 
     def copy(self) -> Totals:
         """Return the present values."""
-        return replace(self)
+        return replace(self, queues={bridge: replace(queue) for bridge, queue in self.queues.items()})
 
     def restore(self, values: Totals) -> None:
         """Go back to `values`, after a transaction that did not happen."""
-        for name, value in asdict(values).items():
-            setattr(self, name, value)
+        for one in fields(values):
+            setattr(self, one.name, getattr(values, one.name))
 
 
 _UNCLAIMED = (
@@ -119,8 +143,12 @@ class Admission:
         self._db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         queued = [(bridge, -row[7], row[0]) for bridge in self._bridges for row in rows]
         self._db.executemany("INSERT INTO delivery VALUES (?, ?, ?, NULL)", queued)
+        size = sum(row[9] for row in rows)
         self._totals.rows += len(rows)
-        self._totals.bytes += sum(row[9] for row in rows)
+        self._totals.bytes += size
+        for bridge in self._bridges:
+            self._totals.queues[bridge].rows += len(rows)
+            self._totals.queues[bridge].bytes += size
 
     def _without_excess(self, samples: Sequence[Sample], excess: int) -> Sequence[Sample]:
         """Return the newcomers but those that give way: the least important first, among equals the newest."""
@@ -155,11 +183,32 @@ class Admission:
 
     def _drop(self, victims: Sequence[tuple[int, int, int]]) -> None:
         """Delete samples, given as (seq, priority, size)."""
-        queued = [(bridge, -priority, seq) for bridge in self._bridges for seq, priority, _ in victims]
-        self._db.executemany("DELETE FROM delivery WHERE bridge = ? AND rank = ? AND seq = ?", queued)
+        sizes = {seq: size for seq, _, size in victims}
+        for bridge in self._bridges:
+            gone = _dequeue(self._db, bridge, [(seq, priority) for seq, priority, _ in victims])
+            self._totals.queues[bridge].rows -= len(gone)
+            self._totals.queues[bridge].bytes -= sum(sizes[seq] for seq in gone)
         self._db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq, _, _ in victims])
         self._totals.rows -= len(victims)
         self._totals.bytes -= sum(size for _, _, size in victims)
+
+
+def _numbers(values: Iterable[int]) -> str:
+    """Return integers as the JSON array that json_each takes: one statement text, however many there are."""
+    return f"[{','.join(map(str, values))}]"
+
+
+def _dequeue(connection: sqlite3.Connection, bridge: int, samples: Sequence[tuple[int, int]]) -> list[int]:
+    """Take samples, given as (seq, priority), from a bridge's queue; return the numbers of those that were in it."""
+    gone: list[int] = []
+    for priority in {priority for _, priority in samples}:
+        rows = connection.execute(
+            "DELETE FROM delivery WHERE bridge = ? AND rank = ? AND seq IN (SELECT value FROM json_each(?)) "
+            "RETURNING seq",
+            (bridge, -priority, _numbers(seq for seq, own in samples if own == priority)),
+        )
+        gone += [row[0] for row in rows.fetchall()]
+    return gone
 
 
 class Waiting(NamedTuple):
@@ -180,41 +229,68 @@ class Waiting(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Samples that leave together, under one name; a retry finds the same ones."""
+    """Samples that leave together."""
 
     number: int
+    """0: what leaves together is not fixed in the store, and may be something else the next time."""
     name: str
     samples: list[Waiting]
 
 
 _READ_AT_ONCE = 1 << 20
 """Bytes of events read in one query, one event excepted."""
-
-
-def _numbers(values: Iterable[int]) -> str:
-    """Return integers as the JSON array that json_each takes: one statement text, however many there are."""
-    return f"[{','.join(map(str, values))}]"
-
-
+_ROWS_AT_ONCE = 1000
+"""Samples changed in one transaction: about 10 ms with the lock, for which the pipeline waits."""
+_BREATH = 0.001
+"""Seconds between two such transactions: without them the pipeline, which waits for the lock, would not get it."""
+_BEING_MADE = ""
+"""Name of a claim whose samples are not all marked yet."""
 _COLUMNS = "o.seq, o.id, o.rule, o.label, o.stream, o.model, o.time, o.priority, o.size"
 
 
 class Outbox:
-    """What waits for one bridge. Opened and used by that bridge's delivery thread."""
+    """What waits for one bridge. Opened and used by that bridge's delivery thread.
+
+    A claim of many samples is made, and confirmed, in several transactions. A claim that is `_BEING_MADE` after a crash
+    is undone. Samples marked with a claim that is no longer there are those of a confirmed one: they leave.
+
+    Attributes:
+        confirmed: samples that this bridge confirmed, of those it still had to, since `open`.
+    """
 
     def __init__(
         self, path: Path, lock: threading.Lock, totals: Totals, *, bridge: int, durability: str, reserve: Reserve
     ) -> None:
         """Keep where the store is; `open` connects, on the thread that will use it."""
+        self.confirmed = 0
         self._path = path
         self._lock = lock
         self._totals = totals
         self._bridge = bridge
         self._durability = durability
         self._reserve = reserve
+        self._mended = False  # nothing is left of a claim that was interrupted
+        self._claims = True
+        self._without: frozenset[str] = frozenset()
+        self._passed: dict[int, int] = {}  # by rank: up to there all samples are of the rules in _without
 
-    def open(self) -> None:
-        """Connect. A claim is as durable as a batch; a lost confirmation only means a repeat with the same id."""
+    @property
+    def waiting(self) -> int:
+        """How many samples this bridge has still to confirm. Any thread."""
+        return self._totals.queues[self._bridge].rows
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes they are. Any thread."""
+        return self._totals.queues[self._bridge].bytes
+
+    def open(self, *, claims: bool = True) -> None:
+        """Connect. A claim is as durable as a batch; a lost confirmation only means a repeat with the same id.
+
+        Args:
+            claims: whether this bridge claims; otherwise its claims, of a former configuration, are undone.
+        """
+        self._claims = claims
         self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA wal_autocheckpoint = 0")
@@ -223,39 +299,66 @@ class Outbox:
         """Disconnect."""
         self._db.close()
 
-    def waiting(self) -> int:
-        """Return how many samples this bridge has still to confirm."""
-        (count,) = self._db.execute("SELECT count(*) FROM delivery WHERE bridge = ?", (self._bridge,)).fetchone()
-        return int(count)
-
-    def waiting_bytes(self) -> int:
-        """Return how many bytes wait for this bridge, unclaimed."""
-        (size,) = self._db.execute(
-            "SELECT total(o.size) FROM delivery d JOIN outbox o ON o.seq = d.seq "
-            "WHERE d.bridge = ? AND d.claim IS NULL",
-            (self._bridge,),
-        ).fetchone()
-        return int(size)
-
-    def peek(self, limit: int, max_bytes: int) -> list[Waiting]:
+    def peek(self, limit: int, max_bytes: int, without: Collection[str] = ()) -> list[Waiting]:
         """Return the next unclaimed samples: highest priority first, oldest first; at least one if there is any.
 
-        Their events are left out; `events` reads them.
+        Their events are left out; `events` reads them. What `without` hides is looked at once, not with each call.
+
+        Args:
+            limit: the most samples.
+            max_bytes: the most bytes, one sample excepted.
+            without: rules whose samples are left out.
         """
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM delivery d JOIN outbox o ON o.seq = d.seq "  # noqa: S608 - a constant
-            "WHERE d.bridge = ? AND d.claim IS NULL ORDER BY d.rank, d.seq LIMIT ?",
-            (self._bridge, limit),
-        )
+        self._mend()
+        hidden = frozenset(without)
+        if not hidden >= self._without:
+            self._passed.clear()
+        self._without = hidden
         samples: list[Waiting] = []
         size = 0
-        for row in rows:
-            size += row[-1]
+        for sample in self._unclaimed(limit, hidden):
+            size += sample.size
             if samples and size > max_bytes:
                 break
-            samples.append(Waiting(*row))
-        rows.close()
+            samples.append(sample)
+            if len(samples) == limit:
+                break
         return samples
+
+    def _unclaimed(self, limit: int, hidden: Collection[str]) -> Iterator[Waiting]:
+        query = (
+            f"SELECT {_COLUMNS} FROM delivery d JOIN outbox o ON o.seq = d.seq "  # noqa: S608 - a constant
+            "WHERE d.bridge = ? AND d.claim IS NULL"
+        )
+        if not hidden:
+            yield from map(
+                Waiting._make, self._db.execute(f"{query} ORDER BY d.rank, d.seq LIMIT ?", (self._bridge, limit))
+            )
+            return
+        names = json.dumps(sorted(hidden))
+        for rank in self._ranks():
+            (newest,) = self._db.execute(
+                "SELECT max(seq) FROM delivery WHERE bridge = ? AND rank = ?", (self._bridge, rank)
+            ).fetchone()
+            after = self._passed.get(rank, -1)
+            rows = self._db.execute(
+                f"{query} AND d.rank = ? AND d.seq > ? AND o.rule NOT IN (SELECT value FROM json_each(?)) "  # noqa: S608 - as above
+                "ORDER BY d.seq LIMIT ?",
+                (self._bridge, rank, after, names, limit),
+            ).fetchall()
+            self._passed[rank] = rows[0][0] - 1 if rows else max(newest or -1, after)
+            yield from map(Waiting._make, rows)
+
+    def _ranks(self) -> list[int]:
+        """Return the ranks in this bridge's queue, each found by one look into its index."""
+        rank = -1 << 63
+        ranks: list[int] = []
+        while rank is not None:
+            (rank,) = self._db.execute(
+                "SELECT min(rank) FROM delivery WHERE bridge = ? AND rank > ?", (self._bridge, rank)
+            ).fetchone()
+            ranks += [] if rank is None else [rank]
+        return ranks
 
     def events(self, samples: Sequence[Waiting]) -> Iterator[tuple[Waiting, bytes]]:
         """Yield samples with their serialised events, skipping any that aged out meanwhile."""
@@ -276,62 +379,82 @@ class Outbox:
                     yield sample, events[sample.seq]
             start = end
 
-    def claimed(self) -> Claim | None:
-        """Return the oldest claim that was not confirmed yet."""
-        row = self._db.execute(
-            "SELECT claim, name FROM claims WHERE bridge = ? ORDER BY claim LIMIT 1", (self._bridge,)
-        ).fetchone()
-        if row is None:
-            return None
-        samples = self._db.execute(
-            f"SELECT {_COLUMNS} FROM delivery d JOIN outbox o ON o.seq = d.seq "  # noqa: S608 - a constant
-            "WHERE d.claim = ? ORDER BY d.rank, d.seq",
-            (row[0],),
-        )
-        return Claim(row[0], row[1], [Waiting(*sample) for sample in samples])
+    def claimed(self, limit: int = 1) -> list[Claim]:
+        """Return the oldest claims that were not confirmed yet, at most `limit`."""
+        self._mend()
+        claims = []
+        for number, name in self._db.execute(
+            "SELECT claim, name FROM claims WHERE bridge = ? ORDER BY claim LIMIT ?", (self._bridge, limit)
+        ).fetchall():
+            rows = self._db.execute(
+                f"SELECT {_COLUMNS} FROM delivery d JOIN outbox o ON o.seq = d.seq "  # noqa: S608 - a constant
+                "WHERE d.claim = ? ORDER BY d.rank, d.seq",
+                (number,),
+            )
+            samples = list(map(Waiting._make, rows))
+            if samples:
+                claims.append(Claim(number, name, samples))
+            else:  # each of them was settled by itself
+                self._undo(number)
+        return claims
 
-    def claim(self, samples: Sequence[Waiting], name: str) -> Claim:
-        """Fix that `samples` leave together under `name`; on disk when this returns."""
-        with self._lock:
-            self._db.execute(f"PRAGMA synchronous = {self._durability}")
-            try:
-                with self._writing():
-                    number = self._db.execute(
-                        "INSERT INTO claims (bridge, name) VALUES (?, ?)", (self._bridge, name)
-                    ).lastrowid
-                    self._db.executemany(
-                        "UPDATE delivery SET claim = ? WHERE bridge = ? AND rank = ? AND seq = ?",
-                        [(number, self._bridge, -sample.priority, sample.seq) for sample in samples],
-                    )
-            finally:
-                self._db.execute("PRAGMA synchronous = NORMAL")
-        return Claim(int(number or 0), name, list(samples))
+    def claim(self, parcels: Sequence[tuple[str, Sequence[Waiting]]]) -> list[Claim]:
+        """Fix which samples leave together under which name, each a new one; on disk when this returns."""
+        self._mend()
+        with self._writing():
+            (last,) = self._db.execute(
+                "SELECT max(ifnull((SELECT max(claim) FROM claims), 0), "
+                "ifnull((SELECT max(claim) FROM delivery WHERE claim IS NOT NULL), 0))"
+            ).fetchone()
+            claims = [Claim(last + 1 + at, name, list(samples)) for at, (name, samples) in enumerate(parcels)]
+            made = [(claim.number, self._bridge, _BEING_MADE) for claim in claims]
+            self._db.executemany("INSERT INTO claims (claim, bridge, name) VALUES (?, ?, ?)", made)
+        self._mended = False  # until the last transaction has happened
+        rows = [
+            (claim.number, self._bridge, -sample.priority, sample.seq) for claim in claims for sample in claim.samples
+        ]
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            with self._writing():
+                self._db.executemany(
+                    "UPDATE delivery SET claim = ? WHERE bridge = ? AND rank = ? AND seq = ?",
+                    rows[first : first + _ROWS_AT_ONCE],
+                )
+        with self._writing(self._durability):
+            self._db.executemany(
+                "UPDATE claims SET name = ? WHERE claim = ?", [(claim.name, claim.number) for claim in claims]
+            )
+        self._mended = True
+        return claims
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Write all or nothing; on a full disk the next try has the reserve, since it frees more than it takes."""
-        try:
-            with transaction(self._db):
-                yield
-        except sqlite3.Error as error:
-            if is_full(error):
-                self._reserve.release()
-            raise
+    def _writing(self, durability: str = "NORMAL") -> Iterator[None]:
+        """Write all or nothing, with the totals; on a full disk the next try has the reserve, since it frees more."""
+        with self._lock:
+            before = self._totals.copy()
+            try:
+                self._db.execute(f"PRAGMA synchronous = {durability}")
+                with transaction(self._db):
+                    yield
+            except BaseException as error:
+                self._totals.restore(before)
+                if isinstance(error, sqlite3.Error) and is_full(error):
+                    self._reserve.release()
+                raise
+        time.sleep(_BREATH)
 
-    def confirm(self, samples: Sequence[Waiting], claim: int | None = None) -> int:
+    def confirm(self, samples: Sequence[Waiting], claim: int | None = None) -> None:
         """Take note that this bridge is done with `samples`; each leaves when no other bridge waits for it.
 
-        Returns:
-            How many this bridge still had to confirm: some may have aged out meanwhile.
+        Args:
+            samples: of which some may have aged out meanwhile, or been confirmed by a call that failed half-way.
+            claim: whose samples they all are: a crash finds all of them confirmed, or none.
         """
-        with self._lock:
+        for first in range(0, max(len(samples), 1), _ROWS_AT_ONCE):
             with self._writing():
-                done, sizes = self._let_go(samples)
-                if claim is not None:
+                if claim is not None and first == 0:
                     self._db.execute("DELETE FROM claims WHERE claim = ?", (claim,))
-            self._totals.rows -= len(sizes)
-            self._totals.bytes -= sum(sizes)
-        return done
+                done = self._let_go(samples[first : first + _ROWS_AT_ONCE])
+            self.confirmed += done
 
     def bury(self, refused: Sequence[tuple[Waiting, str]], now: int) -> None:
         """Make dead letters of samples that this bridge can never deliver, so that the others go on.
@@ -345,25 +468,13 @@ class Outbox:
             DeadLetter(sample.stream, now, "undeliverable", reasons[sample.seq], event)
             for sample, event in self.events([sample for sample, _ in refused])
         ]
-        with self._lock:
-            with self._writing():
-                deadletters.keep(self._db, letters)
-                done, sizes = self._let_go([sample for sample, _ in refused])
-            self._totals.rows -= len(sizes)
-            self._totals.bytes -= sum(sizes)
-            self._totals.undeliverable += done
+        with self._writing():
+            deadletters.keep(self._db, letters)
+            self._totals.undeliverable += self._let_go([sample for sample, _ in refused])
 
-    def _let_go(self, samples: Sequence[Waiting]) -> tuple[int, list[int]]:
-        """Drop this bridge's interest in samples; returns in how many it had one, and the sizes of those that left."""
-        done: list[int] = []
-        for priority in {sample.priority for sample in samples}:
-            numbers = _numbers(sample.seq for sample in samples if sample.priority == priority)
-            rows = self._db.execute(
-                "DELETE FROM delivery WHERE bridge = ? AND rank = ? AND seq IN (SELECT value FROM json_each(?)) "
-                "RETURNING seq",
-                (self._bridge, -priority, numbers),
-            )
-            done += [row[0] for row in rows.fetchall()]
+    def _let_go(self, samples: Sequence[Waiting]) -> int:
+        """Drop this bridge's interest in samples; return in how many it had one."""
+        done = _dequeue(self._db, self._bridge, [(sample.seq, sample.priority) for sample in samples])
         numbers = _numbers(done)
         gone = self._db.execute(
             "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) AND waiting <= 1 RETURNING size",
@@ -373,4 +484,48 @@ class Outbox:
             self._db.execute(
                 "UPDATE outbox SET waiting = waiting - 1 WHERE seq IN (SELECT value FROM json_each(?))", (numbers,)
             )
-        return len(done), [row[0] for row in gone]
+        sizes = {sample.seq: sample.size for sample in samples}
+        queue = self._totals.queues[self._bridge]
+        queue.rows -= len(done)
+        queue.bytes -= sum(sizes[seq] for seq in done)
+        self._totals.rows -= len(gone)
+        self._totals.bytes -= sum(size for (size,) in gone)
+        return len(done)
+
+    def _mend(self) -> None:
+        """Finish or undo what a crash, or an error, has interrupted."""
+        if self._mended:
+            return
+        known = dict(self._db.execute("SELECT claim, name FROM claims WHERE bridge = ?", (self._bridge,)))
+        marked = {
+            number
+            for (number,) in self._db.execute(
+                "SELECT DISTINCT claim FROM delivery WHERE claim IS NOT NULL AND bridge = ?", (self._bridge,)
+            )
+        }
+        for number in sorted(marked - known.keys()):
+            while samples := self._marked(number):
+                self.confirm(samples)
+        for number, name in known.items():
+            if number not in marked or name == _BEING_MADE or not self._claims:
+                self._undo(number)
+        self._mended = True
+
+    def _marked(self, claim: int) -> list[Waiting]:
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM delivery d JOIN outbox o ON o.seq = d.seq WHERE d.claim = ? LIMIT ?",  # noqa: S608 - a constant
+            (claim, _ROWS_AT_ONCE),
+        )
+        return list(map(Waiting._make, rows.fetchall()))
+
+    def _undo(self, claim: int) -> None:
+        """Let the samples of a claim wait as if it had never been."""
+        self._passed.clear()
+        while samples := self._marked(claim):
+            with self._writing():
+                self._db.executemany(
+                    "UPDATE delivery SET claim = NULL WHERE bridge = ? AND rank = ? AND seq = ?",
+                    [(self._bridge, -sample.priority, sample.seq) for sample in samples],
+                )
+        with self._writing():
+            self._db.execute("DELETE FROM claims WHERE claim = ?", (claim,))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from processor.outbox import Waiting
+from processor.outbox import Claim, Waiting
 from processor.types import Decoded, Floats, Message, OutputKind, Predictions, Times
 
 
@@ -86,54 +86,101 @@ class Model(Protocol):
 
 
 class Shipment(NamedTuple):
-    """How a bridge wants its samples put together."""
+    """How a bridge wants its samples put together; looked at before each delivery, so that it may change."""
 
     samples: int
-    """The most in one delivery."""
+    """The most in one claim; without claims, in one delivery."""
     max_bytes: int
-    """The most bytes in one delivery, one sample excepted."""
+    """The most bytes they have, one sample excepted."""
     linger: float
-    """Seconds a smaller delivery waits for company."""
-    claimed: bool
-    """Whether what goes together is fixed in the store first, so that a retry is identical."""
+    """Seconds a smaller one waits for company."""
+    claims: int = 0
+    """The most claims in one delivery. What a claim holds is fixed in the store first, under a name, so that a retry is
+    identical, also after a crash. 0: nothing is claimed; what waits is delivered as it comes."""
+
+
+class Handover(Protocol):
+    """What a bridge may ask, and has to say, about the samples of one delivery; for its delivery thread only.
+
+    What is said is on disk soon, at the latest when the delivery ends. Where the store cannot take note of it, because
+    the disk is full, that is tried again until it can, and nothing is delivered meanwhile: what was said counts, and is
+    forgotten only by a crash. None of this raises because of the store's state, but for `events`.
+    """
+
+    def seconds_left(self) -> float:
+        """Return how long the delivery may still take; drops to a second or two when the process is told to stop."""
+        ...
+
+    def events(self, samples: Sequence[Waiting]) -> Iterator[tuple[Waiting, bytes]]:
+        """Yield samples with their events, read as they are asked for; those that have aged out are left out."""
+        ...
+
+    def confirm(self, claim: Claim, samples: Sequence[Waiting] | None = None) -> None:
+        """Say that samples are safe on the other side.
+
+        Args:
+            claim: that they belong to.
+            samples: some of it; absent: all, and after a crash all of them are confirmed, or none.
+        """
+        ...
+
+    def refuse(self, sample: Waiting, why: str) -> None:
+        """Say, as a clause, why the other side will never take this sample: it becomes a dead letter, counted lost."""
+        ...
+
+    def hold(self, sample: Waiting, why: str) -> None:
+        """Say that the other side does not take samples of this one's rule, and that an operator there can mend it.
+
+        They wait and are given again with growing pauses; those of other rules are not affected. Nothing that is
+        claimed can be held. `why` is a clause that names the place and what to do.
+        """
+        ...
 
 
 class Bridge(Protocol):
-    """Where samples go. Made on any thread; everything else is called by its delivery thread only."""
+    """Where samples go.
+
+    Made on any thread, without touching the other side: a processor starts whatever its bridges' other sides do.
+    Everything else is called by the bridge's own delivery thread, one call at a time.
+
+    A delivery is a call of `deliver`. It may keep as many sends in flight as it likes, and need not keep the samples'
+    order. Those about which it said nothing, because it raised or for whatever reason, are given again: soon when it
+    returned, after a pause when it raised, which grows while it gets nowhere. At a crash what was confirmed last may
+    be forgotten, and comes again with the same ids, in a claim under the same name: a bridge makes a repeat
+    recognisable, or harmless.
+    """
 
     shipment: Shipment
 
     def together(self, first: Waiting, other: Waiting) -> bool:
-        """Return whether `other` may leave in one delivery with `first`."""
+        """Return whether `other` may be in one claim, or one delivery, with `first`. Pure."""
         ...
 
     def name(self, first: Waiting) -> str:
-        """Return a new name for a claimed delivery that begins with `first`."""
+        """Return a name, never given before and not empty, for a claim that begins with `first`."""
         ...
 
-    def deliver(
-        self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]
-    ) -> Mapping[int, str]:
-        """Deliver samples with their events, in order; return when each is safe on the other side, or refused for good.
+    def deliver(self, claims: Sequence[Claim], handover: Handover) -> None:
+        """Deliver the samples of claims, and tell `handover` of each what became of it.
 
-        May block while `seconds_left` is positive; it can drop at any time, when the process is told to stop. What was
-        confirmed is never given again by this process, even when the store cannot take note of it at once; after a
-        crash it may be.
+        May block: for a connection, acknowledgements or a rate limit, as long as `handover.seconds_left()` is positive
+        and for not much longer than a second after. It decides itself when the other side is to be given up: when
+        nothing has moved for a while, not when much takes long.
 
-        Returns:
-            Why, by `Waiting.seq`, for samples that the other side will never take: they become dead letters. What an
-            operator there may mend is not among them.
+        Args:
+            claims: at least one and at most `shipment.claims`; without claims one, with the number 0.
+            handover: for the time of this call.
 
         Raises:
-            BridgeError: not all were confirmed. What it names as confirmed or refused is settled, the rest comes again
-                after a pause.
+            BridgeError: the other side, as a whole, cannot be reached or does not take what it should; the text is a
+                clause for an operator. What was told to `handover` before stands.
         """
         ...
 
     def idle(self) -> None:
-        """Keep a connection alive while there is nothing to deliver. Called about once a second; never blocks."""
+        """Keep a connection alive between deliveries. Called about once a second; neither blocks nor raises."""
         ...
 
     def close(self) -> None:
-        """Give back what it holds. Does not raise."""
+        """Give back what it holds. Does not raise; may follow a failure, and comes once, after everything else."""
         ...

@@ -6,83 +6,121 @@ acknowledgements need.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
+from paho.mqtt.client import DisconnectFlags
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from processor.errors import BridgeError, ConfigurationError
 from processor.mqtt.fast_reader import FastClient
-from processor.outbox import Waiting
-from processor.protocols import Clock, Shipment
-
-log = logging.getLogger(__name__)
+from processor.outbox import Claim, Waiting
+from processor.protocols import Clock, Handover, Shipment
 
 IN_FLIGHT: Final = 100
 """Samples that may wait for their PUBACK; fewer where the broker says so."""
+_BYTES_IN_FLIGHT: Final = 256 << 10
+"""Bytes of events that may, one sample excepted: over a slow link what takes long to send takes long to answer."""
+PATIENCE: Final = 30.0
+"""Seconds without an answer after which a connection is given up, beside those that a slow link needs."""
+_SLOWEST: Final = 8192
+"""Bytes a second of the slowest link that is waited for."""
+_CONNECT_PATIENCE: Final = 5.0
+_LOOP: Final = 0.2
+_UNASKED: Final = 1000
+_STRIKES: Final = 5
+"""Connections that a sample may end while nothing else was underway, before it is taken for the reason."""
+_MOST_SUSPECTS: Final = 10_000
+
 _FAILURE: Final = 0x80
 """MQTT 5 reason codes from here on are refusals."""
-_FOR_GOOD: Final = frozenset((0x90, 0x99))
-"""Refusals that the same sample will meet again: topic name invalid, payload format invalid."""
+_FOR_GOOD: Final = {0x90: "topic name invalid", 0x95: "packet too large", 0x99: "payload format invalid"}
+"""Those that the same sample will meet again."""
+_FOR_NOW: Final = {
+    0x80: "unspecified error",
+    0x83: "implementation specific error",
+    0x87: "not authorised; allow this client to publish there",
+    0x97: "quota exceeded",
+}
 _CONTENT_TYPE: Final = "application/cloudevents+json"
 _PACKET_OVERHEAD: Final = 5 + 2 + 2 + 1 + 3 + len(_CONTENT_TYPE)
 """Bytes of a PUBLISH beside topic and payload: header, lengths, packet identifier, properties."""
 _UNLIMITED: Final = 268_435_455 + 5
 """Bytes of the largest packet that MQTT has."""
-_CONNECT_PATIENCE: Final = 5.0
-_PATIENCE: Final = 30.0
-"""Seconds without any acknowledgement after which a connection is given up."""
-_LOOP: Final = 0.2
-_UNASKED: Final = 1000
+
+
+class _Publication(NamedTuple):
+    """A sample as it goes over the wire."""
+
+    sample: Waiting
+    topic: str
+    event: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of its packet, or a few more."""
+        return len(self.topic.encode()) + len(self.event) + _PACKET_OVERHEAD
 
 
 @dataclass(slots=True)
-class _Told:
-    """What the broker has said in one delivery.
+class _Exchange:
+    """One delivery over one connection.
 
     Attributes:
-        silent_since: when the last answer came, or the delivery began; monotonic seconds.
-        underway: sequence number and topic by packet identifier, of what it has not answered yet.
-        confirmed: what it has taken.
-        refused: what it will never take, and why.
-        denied: what it did not take now, of one sample; an operator may mend that.
+        client: the connection.
+        claim: what is delivered.
+        handover: who is told.
+        moved: when the broker last answered, or something was published first after it; monotonic seconds.
+        underway: by packet identifier, in order: what the broker has not answered.
+        bytes: of their events.
+        held: topics that the broker did not take a sample on.
     """
 
-    silent_since: float
-    underway: dict[int, tuple[int, str]] = field(default_factory=dict)
-    confirmed: list[int] = field(default_factory=list)
-    refused: dict[int, str] = field(default_factory=dict)
-    denied: str = ""
-
-    def answer(self, seq: int, topic: str, code: int) -> None:
-        """Take note of an acknowledgement's reason code."""
-        if code < _FAILURE:
-            self.confirmed.append(seq)
-        elif code in _FOR_GOOD:
-            self.refused[seq] = f"the broker refused it on {topic} with reason code {code:#04x}"
-        else:
-            self.denied = (
-                f"the broker did not take a sample on {topic}: reason code {code:#04x}; may this client publish there?"
-            )
+    client: FastClient
+    claim: Claim
+    handover: Handover
+    moved: float
+    underway: dict[int, _Publication] = field(default_factory=dict)
+    bytes: int = 0
+    held: set[str] = field(default_factory=set)
 
 
 class MqttBridge:
-    """Publishes at QoS 1; a sample is delivered when the broker has acknowledged it."""
+    """Publishes at QoS 1; a sample is delivered when the broker has acknowledged it.
 
-    def __init__(self, root: str, new_client: Callable[[], FastClient], clock: Clock) -> None:
-        """Publish below `root`, the processor's own topics, with clients that `new_client` makes."""
-        self.shipment = Shipment(samples=1000, max_bytes=4 << 20, linger=0.0, claimed=False)
+    A broker may end the connection over a sample rather than say what is wrong with it. What was first underway when a
+    connection was lost is a suspect: from then on it goes last, and alone. One that has ended `_STRIKES` connections
+    that way, and is larger than all that the broker has taken on its topic, is refused as too large; where the broker
+    has taken nothing on that topic, the topic may be the reason and its samples are held.
+    """
+
+    def __init__(
+        self, root: str, new_client: Callable[[], FastClient], clock: Clock, *, patience: float = PATIENCE
+    ) -> None:
+        """Publish below `root`, the processor's own topics.
+
+        Args:
+            root: `<prefix>/<id>`.
+            new_client: makes a client that is ready to connect.
+            clock: for deadlines.
+            patience: seconds without an answer after which a connection is given up.
+        """
+        self.shipment = Shipment(samples=1000, max_bytes=4 << 20, linger=0.0)
         self._topic = f"{root}/accepted/"
         self._new_client = new_client
         self._clock = clock
+        self._patience = patience
         self._client: FastClient | None = None
-        self._refused: str | None = None
+        self._refusal: str | None = None  # of the connection
+        self._farewell = ""  # what the broker said when it ended it
         self._in_flight = IN_FLIGHT
+        self._window = IN_FLIGHT  # after a lost connection 1, and doubled with each answer: to come close to the reason
         self._largest = _UNLIMITED
+        self._taken: dict[str, int] = {}  # by topic, the largest packet that the broker has taken
+        self._suspects: dict[int, int] = {}  # by sequence number: connections that it ended alone
 
     def together(self, first: Waiting, other: Waiting) -> bool:
         """Whatever waits goes together."""
@@ -90,80 +128,141 @@ class MqttBridge:
         return True
 
     def name(self, first: Waiting) -> str:
-        """Deliveries have no name; nothing is claimed."""
+        """Nothing is claimed."""
         return first.id
 
-    def deliver(
-        self, name: str, samples: Iterable[tuple[Waiting, bytes]], seconds_left: Callable[[], float]
-    ) -> Mapping[int, str]:
+    def deliver(self, claims: Sequence[Claim], handover: Handover) -> None:
         """Publish and wait for every acknowledgement; see `protocols.Bridge`."""
-        del name
-        client = self._connected(seconds_left)
-        told = _Told(self._clock.monotonic())
-        chunk: list[tuple[int, str, bytes]] = []
-        for sample, event in samples:
-            topic = self._topic + sample.rule
-            if len(topic) + len(event) + _PACKET_OVERHEAD > self._largest:
-                told.refused[sample.seq] = (
-                    f"the event has {len(event)} bytes, and the broker takes packets of at most {self._largest}"
-                )
-                continue
-            chunk.append((sample.seq, topic, event))
-            if len(told.underway) + len(chunk) >= self._in_flight:
-                self._publish(client, chunk, told)
-                chunk = []
-                while len(told.underway) > self._in_flight // 2:
-                    self._turn(client, told, seconds_left)
-        if chunk:
-            self._publish(client, chunk, told)
-        while told.underway:
-            self._turn(client, told, seconds_left)
-        if told.denied:
-            raise BridgeError(told.denied, told.confirmed, told.refused)
-        return told.refused
+        exchange = _Exchange(self._connected(handover), claims[0], handover, self._clock.monotonic())
+        batch: list[_Publication] = []
+        size = 0
+        for sample, event in handover.events(claims[0].samples):
+            publication = _Publication(sample, self._topic + sample.rule, event)
+            if publication.size > self._largest:
+                why = f"its packet has {publication.size} bytes, and the broker takes at most {self._largest}"
+                handover.refuse(sample, why)
+            elif sample.seq not in self._suspects and publication.topic not in exchange.held:
+                batch.append(publication)
+                size += len(event)
+                if len(exchange.underway) + len(batch) >= self._window or exchange.bytes + size >= _BYTES_IN_FLIGHT:
+                    self._publish(exchange, batch)
+                    batch, size = [], 0
+                    while len(exchange.underway) > self._window // 2 or exchange.bytes > _BYTES_IN_FLIGHT // 2:
+                        self._turn(exchange)
+        self._publish(exchange, batch)
+        while exchange.underway:
+            self._turn(exchange)
+        self._deliver_suspects(exchange)
 
-    @staticmethod
-    def _publish(client: FastClient, chunk: list[tuple[int, str, bytes]], told: _Told) -> None:
-        """Publish (seq, topic, event) in one piece."""
-        properties = None
+    def _deliver_suspects(self, exchange: _Exchange) -> None:
+        if not self._suspects:
+            return
+        suspects = [sample for sample in exchange.claim.samples if sample.seq in self._suspects]
+        suspects.sort(key=lambda sample: self._suspects[sample.seq])
+        for sample, event in exchange.handover.events(suspects):
+            publication = _Publication(sample, self._topic + sample.rule, event)
+            if publication.size <= self._largest and publication.topic not in exchange.held:
+                self._publish(exchange, [publication])
+                while exchange.underway:
+                    self._turn(exchange)
+
+    def _publish(self, exchange: _Exchange, batch: list[_Publication]) -> None:
+        """Publish in one piece."""
+        if not batch:
+            return
+        client, properties = exchange.client, None
+        if not exchange.underway:
+            exchange.moved = self._clock.monotonic()
         if client.protocol == 5:  # noqa: PLR2004 - MQTT 5
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.ContentType = _CONTENT_TYPE
-        mids = client.publish_together([(topic, event) for _, topic, event in chunk], properties)
-        told.underway.update(zip(mids, ((seq, topic) for seq, topic, _ in chunk), strict=True))
+        mids = client.publish_together([(one.topic, one.event) for one in batch], properties)
+        exchange.underway.update(zip(mids, batch, strict=True))
+        exchange.bytes += sum(len(one.event) for one in batch)
 
-    def _turn(self, client: FastClient, told: _Told, seconds_left: Callable[[], float]) -> None:
-        """Exchange packets once, and take note of what was acknowledged."""
+    def _turn(self, exchange: _Exchange) -> None:
+        """Exchange packets once, and tell what was answered."""
+        client, handover = exchange.client, exchange.handover
         client.acknowledge_at_once()
-        status = self._loop(client, min(_LOOP, max(0.0, seconds_left())))
-        for mid, code in client.take_confirmed():
-            told.silent_since = self._clock.monotonic()
-            seq, topic = told.underway.pop(mid, (None, ""))
-            if seq is not None:
-                told.answer(seq, topic, code)
+        client.leave_unread()  # over a slow link the answer to a ping comes after all this; our patience ends it
+        status = self._loop(client, min(_LOOP, max(0.0, handover.seconds_left())))
+        self._take_answers(exchange)
         if status or not client.is_connected():
-            reason = "the connection was lost"
-        elif told.underway and min(seconds_left(), told.silent_since + _PATIENCE - self._clock.monotonic()) <= 0:
-            reason = f"{len(told.underway)} samples were not acknowledged in time"
-        else:
+            reason = "it ended the connection" + (f": {self._farewell}" if self._farewell else "")
+            self._look_for_the_reason(exchange)
+        elif not exchange.underway or (handover.seconds_left() > 0 and not self._is_stuck(exchange)):
             return
+        else:
+            reason = f"{len(exchange.underway)} were not acknowledged in time"
         # What paho still has queued must not come out on a later connection, where its packet ids mean something else.
         self._discard()
-        raise BridgeError(f"the broker did not take the samples: {reason}", told.confirmed, told.refused)
+        raise BridgeError(f"the broker did not take all samples: {reason}")
 
-    def _connected(self, seconds_left: Callable[[], float]) -> FastClient:
+    def _take_answers(self, exchange: _Exchange) -> None:
+        confirmed = []
+        for mid, code in exchange.client.take_confirmed():
+            exchange.moved = self._clock.monotonic()
+            publication = exchange.underway.pop(mid, None)
+            if publication is None:
+                continue
+            sample, topic = publication.sample, publication.topic
+            exchange.bytes -= len(publication.event)
+            self._suspects.pop(sample.seq, None)
+            self._window = min(2 * self._window, self._in_flight)
+            if code < _FAILURE:
+                confirmed.append(sample)
+                self._taken[topic] = max(self._taken.get(topic, 0), publication.size)
+            elif code in _FOR_GOOD:
+                why = f"the broker refused its {publication.size} bytes on {topic}: {_FOR_GOOD[code]} ({code:#04x})"
+                exchange.handover.refuse(sample, why)
+            else:
+                exchange.held.add(topic)
+                reason = _FOR_NOW.get(code, "refused")
+                exchange.handover.hold(sample, f"the broker takes no samples on {topic}: {reason} ({code:#04x})")
+        if confirmed:
+            exchange.handover.confirm(exchange.claim, confirmed)
+
+    def _is_stuck(self, exchange: _Exchange) -> bool:
+        return self._clock.monotonic() >= exchange.moved + self._patience + exchange.bytes / _SLOWEST
+
+    def _look_for_the_reason(self, exchange: _Exchange) -> None:
+        """Find out whether one sample makes the broker end the connection."""
+        self._window = 1
+        if not exchange.underway:
+            return
+        publication = next(iter(exchange.underway.values()))
+        sample, topic = publication.sample, publication.topic
+        alone = len(exchange.underway) == 1
+        if len(self._suspects) >= _MOST_SUSPECTS:  # of samples that have aged out
+            self._suspects.clear()
+        strikes = self._suspects[sample.seq] = self._suspects.get(sample.seq, 0) + alone
+        if strikes < _STRIKES:
+            return
+        ends = f"the broker ended the connection {strikes} times when {publication.size} bytes were published"
+        if publication.size > self._taken.get(topic, _UNLIMITED):
+            del self._suspects[sample.seq]
+            exchange.handover.refuse(
+                sample, f"{ends} on {topic}; the largest that it has taken there had {self._taken[topic]}"
+            )
+        elif topic not in self._taken:
+            exchange.handover.hold(
+                sample, f"{ends} on {topic}, and has taken none there; may this client publish there, and so much?"
+            )
+
+    def _connected(self, handover: Handover) -> FastClient:
         if self._client is not None and self._client.is_connected():
             return self._client
         self._discard()
         try:
             client = self._client = self._new_client()
             client.on_connect = self._on_connect
+            client.on_disconnect = self._on_disconnect
             client.reconnect()
             until = self._clock.monotonic() + _CONNECT_PATIENCE
             while (
                 not client.is_connected()
-                and not self._refused
-                and min(until - self._clock.monotonic(), seconds_left()) > 0
+                and not self._refusal
+                and min(until - self._clock.monotonic(), handover.seconds_left()) > 0
             ):
                 if self._loop(client, _LOOP):
                     break
@@ -171,7 +270,7 @@ class MqttBridge:
             self._discard()
             raise BridgeError(f"no connection to the broker: {error}") from error
         if not client.is_connected():
-            reason = self._refused or "it did not answer"
+            reason = self._refusal or "it did not answer"
             self._discard()
             raise BridgeError(f"no connection to the broker: {reason}")
         return client
@@ -181,9 +280,16 @@ class MqttBridge:
     ) -> None:
         # paho ignores both. Mosquitto takes 20 at a time.
         self._in_flight = min(IN_FLIGHT, getattr(limits, "ReceiveMaximum", IN_FLIGHT))
+        self._window = min(self._window, self._in_flight)
         self._largest = getattr(limits, "MaximumPacketSize", _UNLIMITED)
         if reason.is_failure:
-            self._refused = f"it refused the connection: {reason}"
+            self._refusal = f"it refused the connection: {reason}"
+
+    def _on_disconnect(
+        self, _client: object, _data: object, flags: DisconnectFlags, reason: ReasonCode, _properties: object
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._farewell = str(reason)
 
     def idle(self) -> None:
         """Answer pings; a connection that broke is made again with the next delivery."""
@@ -198,7 +304,7 @@ class MqttBridge:
 
     def _discard(self) -> None:
         client, self._client = self._client, None
-        self._refused = None
+        self._refusal, self._farewell = None, ""
         if client is not None:
             client.disconnect()
             client.loop(0)

@@ -177,10 +177,9 @@ def test_drop_oldest_leaves_a_claim_alone(tmp_path: Path) -> None:
     store = open_store(tmp_path, Bounds(2 * SIZE, NS, "drop_oldest"))
     store.commit(Changes(samples=[sample(1), sample(2)]), 0)
     outbox = view(store)
-    outbox.claim(outbox.peek(1, 1 << 20), "name")
+    outbox.claim([("name", outbox.peek(1, 1 << 20))])
     store.commit(Changes(samples=[sample(3)]), 0)
-    claim = outbox.claimed()
-    assert claim is not None
+    (claim,) = outbox.claimed()
     assert numbers(claim.samples) == [1]
     assert peek(store) == [3]
     store.close()
@@ -232,10 +231,9 @@ def test_a_claim_does_not_expire_under_its_bridge(tmp_path: Path) -> None:
     store = open_store(tmp_path, Bounds(1 << 20, NS, "drop_oldest"))
     store.commit(Changes(samples=[sample(1), sample(2)]), 0)
     outbox = view(store)
-    outbox.claim(outbox.peek(1, 1 << 20), "name")
+    outbox.claim([("name", outbox.peek(1, 1 << 20))])
     store.tidy(100 * NS)
-    claim = outbox.claimed()
-    assert claim is not None
+    (claim,) = outbox.claimed()
     assert numbers(claim.samples) == [1]
     assert store.totals.rows == 1
     store.close()
@@ -246,18 +244,17 @@ def test_a_claim_survives_a_restart_unchanged(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.commit(Changes(samples=[sample(1), sample(2)]), 0)
     outbox = view(store)
-    outbox.claim(outbox.peek(10, 1 << 20), "first")
+    outbox.claim([("first", outbox.peek(10, 1 << 20))])
     outbox.close()
     store.close()
     store = open_store(tmp_path)
     store.commit(Changes(samples=[sample(3)]), 0)
     outbox = view(store)
-    claim = outbox.claimed()
-    assert claim is not None
+    (claim,) = outbox.claimed()
     assert (claim.name, numbers(claim.samples)) == ("first", [1, 2])
     assert numbers(outbox.peek(10, 1 << 20)) == [3]
     outbox.confirm(claim.samples, claim.number)
-    assert outbox.claimed() is None
+    assert outbox.claimed() == []
     assert store.totals.rows == 1
     store.close()
 

@@ -1,0 +1,45 @@
+"""A handover that only remembers, for tests that call a bridge themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from processor.outbox import Claim, Outbox, Waiting
+
+
+class Recorder:
+    """A `protocols.Handover` that reads events from an outbox and brings nothing into it: as if the process crashed.
+
+    Attributes:
+        left: what `seconds_left` returns.
+        confirmed: numbers of the samples that were confirmed, in order.
+        refused: why, by number.
+        held: why, by rule.
+    """
+
+    def __init__(self, outbox: Outbox, left: float = 60.0) -> None:
+        self.left = left
+        self.confirmed: list[int] = []
+        self.refused: dict[int, str] = {}
+        self.held: dict[str, str] = {}
+        self._outbox = outbox
+
+    def seconds_left(self) -> float:
+        """Return what the test has set."""
+        return self.left
+
+    def events(self, samples: Sequence[Waiting]) -> Iterator[tuple[Waiting, bytes]]:
+        """Read from the outbox."""
+        return self._outbox.events(samples)
+
+    def confirm(self, claim: Claim, samples: Sequence[Waiting] | None = None) -> None:
+        """Remember it."""
+        self.confirmed += [sample.seq for sample in (claim.samples if samples is None else samples)]
+
+    def refuse(self, sample: Waiting, why: str) -> None:
+        """Remember it."""
+        self.refused[sample.seq] = why
+
+    def hold(self, sample: Waiting, why: str) -> None:
+        """Remember it."""
+        self.held[sample.rule] = why
