@@ -84,14 +84,14 @@ class Delivery:
             while True:
                 self._wake.clear()  # before looking: what comes after that wakes us again
                 flush, stopping = self._flush_wanted, self._stopping
-                confirmed, holds = self._outbox.confirmed, self._ledger.holds
+                said, holds = self._ledger.said, self._ledger.holds
                 try:
                     pause = self._round(at_once=stopping or flush > self._flush_done)
                     delay = 0.0
                     self._went_well()
                 except (BridgeError, sqlite3.Error) as error:
                     # A delivery that got on before it failed is no failure in a row.
-                    delay = next_delay(delay if self._outbox.confirmed == confirmed else 0.0)
+                    delay = next_delay(delay if self._ledger.said == said else 0.0)
                     pause = jittered(delay)
                     self._failed(error, pause)
                 self._count()
@@ -118,6 +118,8 @@ class Delivery:
         text = str(error)
         if isinstance(error, sqlite3.Error):
             text = f"the state cannot be written ({error}); what has arrived is not sent again meanwhile"
+        elif complaint := self._ledger.complaint():
+            text = f"{complaint}; {text}"  # some brokers end the connection over what they do not take
         if text != self.state.error:
             log.warning(
                 "Bridge %r: %s; trying again in %.1f s, and on. Samples wait in the outbox.", self.name, text, pause

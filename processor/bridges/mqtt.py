@@ -31,7 +31,7 @@ _SLOWEST: Final = 8192
 _CONNECT_PATIENCE: Final = 5.0
 _LOOP: Final = 0.2
 _UNASKED: Final = 1000
-_STRIKES: Final = 5
+_STRIKES: Final = 3
 """Connections that a sample may end while nothing else was underway, before it is taken for the reason."""
 _MOST_SUSPECTS: Final = 10_000
 

@@ -50,7 +50,7 @@ def delivering(directory: Path, bridge: Bridge) -> Iterator[tuple[Store, Deliver
 
 def wait_until(condition: Callable[[], object]) -> None:
     """Wait for a condition."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be"
         time.sleep(0.005)
