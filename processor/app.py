@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from processor import bridges
+from processor import bridges, topics
 from processor.clock import AgeClock, SystemClock
 from processor.computation import Computation
 from processor.control import FilterControl
@@ -32,6 +32,7 @@ from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.selection import Selection
+from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import Settings, client_options, load_filter
 from processor.steering import Steering
 from processor.store import Store
@@ -142,17 +143,24 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         for bridge in settings.bridges
     ]
     receipts = Receipts(store.receipts())
+    subscriptions = _subscriptions(settings)
+    session = BrokerSession(
+        store.meta("session"),
+        [one.filter for one in subscriptions],
+        wanted=settings.broker.session_expiry > 0,
+        metrics=metrics,
+    )
 
     def connected(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
         intake.ignore_retained = session_present and settings.broker.protocol == "3.1.1"
         if receipts.connected(connection.connects, session_present=session_present):
             with suppress(StateFull):  # they stay, and hold no identifier of the new session for long
                 store.forget_receipts()
+        session.connected(session_present=session_present)
         steering.connected()
         reporting.connected()
 
-    subscriptions = _subscriptions(settings)
-    connection = _connect(settings, subscriptions, clock, connected)
+    connection = _connect(settings, subscriptions, clock, session, connected)
     reporting = Reporting(
         root=settings.root,
         source=connection,
@@ -183,7 +191,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         reporting=reporting,
         clock=clock,
         age=age,
-        identifiers=[one.identifier for one in subscriptions if one.control],
+        session=session,
+        subscriptions={one.filter: one.identifier for one in subscriptions if one.control},
     )
     batch = settings.model.batch
 
@@ -207,7 +216,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         max_delay=batch.max_delay / NS,
         seconds_per_window=model.seconds_per_window,
     )
-    store.remember({"filter": control.memory(), "age": age.memory()})
+    store.remember({"filter": control.memory(), "age": age.memory(), "session": session.memory()})
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
 
 
@@ -216,14 +225,22 @@ def _subscriptions(settings: Settings) -> list[Subscription]:
     root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
     own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0)]
-    return [
+    subscriptions = [
         *(Subscription(text, qos, identifier(text)) for text, qos in data),
         *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
     ]
+    if not any(topics.matches(text, DROPPED_TOPIC) for text, _ in data):  # else somebody wants it as a reading
+        number = identifier(DROPPED_TOPIC)
+        subscriptions.append(Subscription(DROPPED_TOPIC, 0, number, control=True, optional=True))
+    return subscriptions
 
 
 def _connect(
-    settings: Settings, subscriptions: Sequence[Subscription], clock: SystemClock, connected: Callable[[bool], None]
+    settings: Settings,
+    subscriptions: Sequence[Subscription],
+    clock: SystemClock,
+    session: BrokerSession,
+    connected: Callable[[bool], None],
 ) -> Connection:
     broker = settings.broker
     return Connection(
@@ -234,8 +251,10 @@ def _connect(
         will_topic=f"{settings.root}/status",
         will_payload=b"offline",
         subscriptions=subscriptions,
+        unsubscribe=session.left,
         clock=clock,
         on_connected=connected,
+        on_unsubscribed=session.unsubscribed,
         on_state=log.info,
         **client_options(settings),
     )

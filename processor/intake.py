@@ -37,6 +37,7 @@ class _Route:
         around: text before and after the key that is in the payload.
         problem: why no stream can be named.
         slot, generation: where the windows keep the stream, as of that generation.
+        retained_on: connection over which its retained message came last, where several subscriptions match.
     """
 
     source: int
@@ -46,6 +47,7 @@ class _Route:
     problem: str = ""
     slot: int = -1
     generation: int = -1
+    retained_on: int = -1
 
 
 @dataclass(slots=True)
@@ -82,7 +84,8 @@ class Intake:
 
     Attributes:
         ignore_retained: whether retained messages are repeats: MQTT 3.1.1 sends them with each SUBSCRIBE, also when the
-            broker had kept our session. What is published while we are subscribed does not carry the flag.
+            broker had kept our session. What is published while we are subscribed does not carry the flag; what was
+            sent with an earlier SUBSCRIBE and not acknowledged comes again with the DUP flag.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class Intake:
             route = routes.get(message.topic) or self._route(message.topic)
             if (
                 route.source < 0
-                or (message.retain and self.ignore_retained)
+                or (message.retain and self._came_before(message, route))
                 or (route.identifier and not _is_copy(message, route.identifier))
             ):
                 taken.ignored += 1
@@ -132,6 +135,16 @@ class Intake:
         if parts:
             self._join(parts, taken)
         return taken
+
+    def _came_before(self, message: Message, route: _Route) -> bool:
+        """Whether a retained message is a further copy: one comes for each matching SUBSCRIBE, here or earlier."""
+        if self.ignore_retained and not message.dup:
+            return True
+        if not route.identifier or subscription_identifiers(message.properties):
+            return False  # there is one SUBSCRIBE only, or the copy that counts says so itself
+        again = route.retained_on == message.connection
+        route.retained_on = message.connection
+        return again
 
     def _nothing(self) -> Readings:
         empty = np.empty(0, np.int64)

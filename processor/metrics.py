@@ -57,6 +57,12 @@ METRICS: Final = (
     # The connection and the disk.
     Declaration("broker_connected", "gauge", "Whether the broker is connected: 1 or 0"),
     Declaration("broker_connects", "counter", "Connections made to the broker"),
+    Declaration("lost_sessions", "counter", "Connections to a broker that should have kept our session and had not"),
+    Declaration(
+        "broker_dropped_messages",
+        "counter",
+        "Messages that the broker says it dropped because a client's queue was full; of all its clients",
+    ),
     Declaration("blocked", "gauge", "Whether nothing can be committed, so nothing is acknowledged: 1 or 0"),
 )
 

@@ -45,6 +45,8 @@ _COUNTERS: Final = (
     "dropped_messages",
     "forgotten_streams",
     "batches",
+    "lost_sessions",
+    "broker_dropped_messages",
 )
 _REJECTIONS: Final = tuple(reason.label for reason in Reason if reason is not Reason.ACCEPTED)
 """The reasons' names, by their numbers; only the last reason is no rejection."""

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
 from processor.reporting import Reporting
 from processor.selection import Selection
+from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.store import Store
 from processor.topics import validate_topic
 from processor.types import Message
@@ -47,7 +48,7 @@ class Steering:
     """Applies what operators send, and answers.
 
     Attributes:
-        topics: where filters, commands and other instances' announcements arrive.
+        topics: where filters, commands, other instances' announcements and what the broker says of itself arrive.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class Steering:
         reporting: Reporting,
         clock: Clock,
         age: AgeClock,
-        identifiers: Sequence[int],
+        session: BrokerSession,
+        subscriptions: Mapping[str, int],
     ) -> None:
         """Take what `app.build` made.
 
@@ -80,9 +82,10 @@ class Steering:
             reporting: for the answer to `status`, and the filter's state.
             clock: for intervals.
             age: for how long samples have waited.
-            identifiers: of the subscriptions to `topics`.
+            session: what the broker keeps for us.
+            subscriptions: the identifier of the subscription to each of `topics`.
         """
-        self.topics = frozenset((f"{root}/filter", f"{root}/command", f"{root}/instance"))
+        self.topics = frozenset(subscriptions)
         self._root = root
         self._source = source
         self._computation = computation
@@ -94,7 +97,8 @@ class Steering:
         self._reporting = reporting
         self._clock = clock
         self._age = age
-        self._identifiers = frozenset(identifiers)
+        self._session = session
+        self._identifiers = frozenset(subscriptions.values())
         self._instance = f"{secrets.token_hex(8)} {socket.gethostname()}"
         self._before_us = ""
         self._connections = 0
@@ -118,6 +122,9 @@ class Steering:
         """
         if message.topic.endswith("/instance"):
             self._compare_instance(message)
+            return {}, _nothing
+        if message.topic == DROPPED_TOPIC:
+            self._session.take(message)
             return {}, _nothing
         if message.topic.endswith("/filter"):
             return self._apply_filter(message)
@@ -243,7 +250,7 @@ class Steering:
             self._announce()
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRY_EVERY
-            self._store.tidy(self._age.now(), {"age": self._age.memory()})
+            self._store.tidy(self._age.now(), {"age": self._age.memory(), "session": self._session.memory()})
 
     def _answer_flushes(self, now: float) -> None:
         left = []

@@ -28,10 +28,16 @@ class ProcessorProcess:
         self.directory = directory
         self.configuration = dict(configuration)
         self.root = f"{configuration.get('topic_prefix', 'mlade')}/{configuration['id']}"
+        self.client_id = self.root.replace("/", "-")
         self.file = directory / "processor.yaml"
-        self.file.write_text(json.dumps(self.configuration))  # JSON is YAML
+        self.configure()
         self._process: subprocess.Popen[bytes] | None = None
         self._log = directory / "log.txt"
+
+    def configure(self, **changes: Any) -> None:  # noqa: ANN401 - JSON
+        """Write its file, with other values for some keys; the next start reads it."""
+        self.configuration |= changes
+        self.file.write_text(json.dumps(self.configuration))  # JSON is YAML
 
     def start(self) -> None:
         """Start it and return when it is connected."""
@@ -85,6 +91,10 @@ class ProcessorProcess:
             if time.monotonic() > deadline:
                 pytest.fail(f"not within {timeout:g} s: {what}\n{self.log()}")
             time.sleep(0.01)  # between two looks at the condition
+
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        """Wait until it has printed `text` so many times, over all its starts."""
+        self.wait_until(lambda: self.log().count(text) >= times, f"{text!r}, {times} times, in the log")
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = PATIENCE) -> int:
         """Send a signal and return the exit code."""

@@ -39,6 +39,8 @@ _LONGEST_WAIT = 1.0
 """Seconds after which a wait looks at keep-alive again."""
 _STABLE = 10.0
 """Seconds that a connection must have held for its loss to count as the first."""
+_SUSPICIOUS = 3
+"""Connections in a row that did not hold, after which another client may be at fault."""
 _DISCARDED_AT_ONCE = 1000
 _IN_FLIGHT = 8
 """QoS 1 messages of our own without PUBACK; few, since paho does not look at a broker's own Receive Maximum."""
@@ -62,6 +64,8 @@ class Subscription(NamedTuple):
     """MQTT 5 subscription identifier, 1 to 268,435,455; 0: none."""
     control: bool = False
     """Retained messages are wanted after each connect, not only when the subscription is new."""
+    optional: bool = False
+    """Nothing is said where the broker does not grant it."""
 
 
 class _Connack(NamedTuple):
@@ -101,6 +105,7 @@ class Connection:
         unsubscribe: Sequence[str] = (),
         clock: Clock | None = None,
         on_connected: Callable[[bool], None] | None = None,
+        on_unsubscribed: Callable[[], None] | None = None,
         on_state: Callable[[str], None] | None = None,
     ) -> None:
         """Prepare; the first `read` connects. What is not told here is as of `new_client`.
@@ -123,6 +128,8 @@ class Connection:
             clock: a running one.
             on_connected: called within `read`, when the broker has accepted us and been sent the subscriptions, with
                 whether it had kept the session.
+            on_unsubscribed: called within `read` and `serve`, when the broker has dropped all of `unsubscribe`; it must
+                not call back.
             on_state: called within `read` and `close` with a sentence when the connection's state has changed.
 
         Raises:
@@ -151,6 +158,7 @@ class Connection:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_unsubscribe = self._on_unsubscribe
         self._mqtt_5 = str(protocol) == "5"
         self._publisher = Publisher(self._client, mqtt_5=self._mqtt_5)
         self._address = f"{urlsplit(url).scheme}://{self._client.host}:{self._client.port}"
@@ -158,6 +166,7 @@ class Connection:
         self._subscriptions = tuple(subscriptions)
         self._unsubscribe = list(unsubscribe)
         self._on_connected = on_connected
+        self._on_unsubscribed = on_unsubscribed
         self._on_state = on_state
 
         self._attempts = Attempts(self._make_connection, self._clock, lambda: self._signal(b"a"))
@@ -168,6 +177,8 @@ class Connection:
         self._answer_due = 0.0
         """When the broker must have answered CONNECT."""
         self._online_since = 0.0
+        self._soon_lost = 0
+        """Connections in a row that were accepted and did not hold."""
         self._next_service = 0.0
         self._closed = False
         # What paho's callbacks have noted, to be acted upon when paho has returned:
@@ -408,8 +419,11 @@ class Connection:
 
     def _lose(self) -> None:
         """Note that there is no connection, and when to try again."""
-        if self.online and self._clock.monotonic() - self._online_since >= _STABLE:
-            self._attempts.forget_failures()
+        if self.online:
+            held = self._clock.monotonic() - self._online_since >= _STABLE
+            self._soon_lost = 0 if held else self._soon_lost + 1
+            if held:
+                self._attempts.forget_failures()
         self._attempts.schedule()
         if self._closed:
             sentence = f"Disconnected from the broker {self._address}."
@@ -417,6 +431,11 @@ class Connection:
             sentence = str(self._hopeless)
         elif self.online:
             sentence = f"Lost the broker {self._address}: {self._why_lost or 'the connection broke'}. Trying again."
+            if self._soon_lost >= _SUSPICIOUS:  # a bad network does that, too: no reason to give up
+                sentence += (
+                    f" That was {self._soon_lost} times in a row within {_STABLE:g} s of connecting; does another "
+                    f"client use the client id {self._client_id!r}?"
+                )
         else:
             hint = "; if it does not speak MQTT 5, set broker.protocol to 3.1.1" if self._mqtt_5 else ""
             why = self._why_lost or f"it closed the connection instead of accepting it{hint}"
@@ -478,7 +497,7 @@ class Connection:
         _properties: Properties | None,
     ) -> None:
         subscription = self._subscribing.pop(mid, None)
-        if subscription is None or not reasons:
+        if subscription is None or subscription.optional or not reasons:
             return
         wanted, granted = subscription.qos, reasons[0]
         if granted.value >= _FAILURE:
@@ -488,3 +507,16 @@ class Connection:
         elif granted.value < wanted:
             told = "The broker grants QoS %d instead of %d for %r; messages may be lost while we are away."
             _log.warning(told, granted.value, wanted, subscription.filter)
+
+    def _on_unsubscribe(
+        self,
+        _client: paho.Client,
+        _data: object,
+        _mid: int,
+        reasons: Sequence[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        if all(reason.value < _FAILURE for reason in reasons):  # none on 3.1.1
+            self._unsubscribe = []
+            if self._on_unsubscribed is not None:
+                self._on_unsubscribed()

@@ -276,3 +276,24 @@ def test_readings_of_many_channels() -> None:
     taken = bench.take(message("t", b'{"x": [1, 2], "y": [3, 4]}'), message("t", b"[5, 6]"))
     assert taken.readings.values.tolist() == [[1, 3], [2, 4], [5, 6]]
     assert np.unique(taken.readings.slots).size == 1
+
+
+def test_a_retained_message_comes_once_whatever_the_subscribes() -> None:
+    """MQTT 3.1.1 sends it with each SUBSCRIBE that matches; live copies do not carry the flag."""
+    bench = Bench({"name": "s", "topics": ["r/#", "r/+"]}, {"name": "single", "topics": ["single"]})
+    copy: dict[str, Any] = {"retain": True, "connection": 1}
+    assert bench.names(message("r/1", **copy), message("r/1", **copy), message("single", **copy)) == [
+        StreamName("s", "r/1"),
+        StreamName("single", "single"),
+    ]
+    assert bench.names(message("r/1", retain=True, connection=2), message("r/1", connection=2)) == [
+        StreamName("s", "r/1"),
+        StreamName("s", "r/1"),
+    ]
+
+
+def test_on_a_kept_session_only_what_was_not_acknowledged_counts_of_what_is_retained() -> None:
+    """It comes again with the DUP flag; without it a retained message was there before."""
+    bench = Bench({"name": "s", "topics": ["t"]})
+    bench.intake.ignore_retained = True
+    assert bench.names(message("t", retain=True), message("t", retain=True, dup=True)) == [StreamName("s", "t")]

@@ -25,6 +25,7 @@ from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.sections import Source
 from processor.selection import Selection
+from processor.session import BrokerSession
 from processor.steering import Steering
 from processor.store import Store
 from processor.types import NS, Floats, Message, OutputKind, Predictions
@@ -147,7 +148,8 @@ class Line:
             reporting=reporting,
             clock=clock,
             age=age,
-            identifiers=[],
+            session=BrokerSession(None, [], wanted=True, metrics=metrics),
+            subscriptions={f"mlade/line-1/{name}": number for number, name in enumerate(("filter", "command"), 1)},
         )
         self.pipeline = Pipeline(
             source=self.source,
