@@ -78,6 +78,20 @@ def state_error(error: sqlite3.Error, directory: Path) -> StateError:
 
 
 @contextmanager
+def explained(directory: Path) -> Iterator[None]:
+    """Raise what SQLite says inside as an error of ours.
+
+    Raises:
+        StateFull: there is no room.
+        StateError: something else.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise state_error(error, directory) from error
+
+
+@contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit what is done inside, or nothing of it. The caller holds the store's lock."""
     connection.execute("BEGIN IMMEDIATE")

@@ -31,7 +31,9 @@ from processor.types import Message
 
 log = logging.getLogger(__name__)
 
-_EXPIRY_EVERY: Final = 10.0
+_TIDY_EVERY: Final = 10.0
+_TIDY_ON: Final = 0.1
+"""Seconds until the next time while there is more to tidy."""
 _FLUSH_PATIENCE: Final = 10.0
 _INSTANCE: Final = re.compile("[0-9a-f]{16} ")
 _LONGEST_PAUSE: Final = 1.0
@@ -104,7 +106,7 @@ class Steering:
         self._connections = 0
         self._announce_at: float | None = None
         self._flushes: list[tuple[float, list[int], Message, Command]] = []
-        self._next_expiry = clock.monotonic()
+        self._next_tidying = clock.monotonic()
 
     def is_ours(self, message: Message) -> bool:
         """Whether a message on one of `topics` is meant for us, and not the copy that a source's wide filter got."""
@@ -239,7 +241,8 @@ class Steering:
         """Return the seconds until `tick`, here or in the reporting, has something to do."""
         if self._flushes:
             return 0.02
-        return min(_LONGEST_PAUSE, self._reporting.seconds_until_due())
+        until_tidying = max(0.0, self._next_tidying - self._clock.monotonic())
+        return min(_LONGEST_PAUSE, self._reporting.seconds_until_due(), until_tidying)
 
     def tick(self) -> None:
         """Do what is due."""
@@ -248,9 +251,9 @@ class Steering:
             self._answer_flushes(now)
         if self._announce_at is not None and now >= self._announce_at:
             self._announce()
-        if now >= self._next_expiry:
-            self._next_expiry = now + _EXPIRY_EVERY
-            self._store.tidy(self._age.now(), {"age": self._age.memory(), "session": self._session.memory()})
+        if now >= self._next_tidying:
+            more = self._store.tidy(self._age.now(), {"age": self._age.memory(), "session": self._session.memory()})
+            self._next_tidying = now + (_TIDY_ON if more else _TIDY_EVERY)
 
     def _answer_flushes(self, now: float) -> None:
         left = []

@@ -11,7 +11,6 @@ import fcntl
 import json
 import logging
 import os
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
-from processor.database import FILE_NAME, is_full, open_database, state_error, transaction
+from processor.database import FILE_NAME, explained, open_database, transaction
 from processor.errors import StateError, StateFull, StateLocked
 from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
 from processor.reserve import Reserve
@@ -198,17 +197,14 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[Totals]:
         """Write under the lock, all or nothing; yields the totals as they were."""
-        with self.lock:
+        with self.lock, explained(self._directory):
             before = self.totals.copy()
             try:
                 with transaction(self._connection):
                     yield before
-            except StateError:
+            except BaseException:
                 self.totals.restore(before)
                 raise
-            except sqlite3.Error as error:
-                self.totals.restore(before)
-                raise state_error(error, self._directory) from error
 
     def _tell_losses(self, before: Totals) -> None:
         """Log what the outbox lost, at most every ten seconds."""
@@ -265,7 +261,7 @@ class Store:
         with self._writing():
             self._connection.execute("DELETE FROM receipts")
 
-    def tidy(self, now: int, meta: Mapping[str, Any] | None = None) -> None:
+    def tidy(self, now: int, meta: Mapping[str, Any] | None = None) -> bool:
         """Drop samples older than the outbox's `max_age`, and keep the log that SQLite writes first from growing.
 
         Where even that finds no room, it gives up the reserve for the next time.
@@ -273,20 +269,21 @@ class Store:
         Args:
             now: as for `commit`.
             meta: values to set on the way.
+
+        Returns:
+            Whether there may be more of them; they are dropped by the next calls.
         """
         try:
             with self._writing() as before:
-                self._admission.expire(now)
+                more = self._admission.expire(now)
                 self._set(meta or {})
             self._tell_losses(before)
-            with self.lock:
+            with self.lock, explained(self._directory):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except StateFull:
             self._reserve.release()
-        except sqlite3.Error as error:
-            if not is_full(error):
-                raise state_error(error, self._directory) from error
-            self._reserve.release()
+            return False
+        return more
 
     def meta(self, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller wrote it
         """Return a value kept under `key`, or None."""

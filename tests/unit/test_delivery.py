@@ -81,7 +81,7 @@ class Fake:
         self.holds: set[str] = set()
         self.arrived: list[int] = []
         self.deliveries: list[list[tuple[str, list[int]]]] = []
-        self.meanwhile: Callable[[], None] = lambda: None
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def together(self, first: Waiting, other: Waiting) -> bool:
         """What is of one rule goes together, where it is claimed."""

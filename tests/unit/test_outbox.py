@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -66,6 +67,20 @@ def in_claims(directory: Path) -> tuple[int, int]:
         (claims,) = db.execute("SELECT count(*) FROM claims").fetchone()
         (marked,) = db.execute("SELECT count(*) FROM delivery WHERE claim IS NOT NULL").fetchone()
     return claims, marked
+
+
+@contextmanager
+def steps(db: sqlite3.Connection) -> Iterator[list[int]]:
+    """Count what a connection does, in hundreds of SQLite's own steps: the same on every machine."""
+    count = [0]
+
+    def step() -> int:
+        count[0] += 1
+        return 0
+
+    db.set_progress_handler(step, 100)
+    yield count
+    db.set_progress_handler(None, 0)
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -188,19 +203,65 @@ def test_what_is_hidden_is_not_looked_at_again(tmp_path: Path) -> None:
     with opened(tmp_path) as (store, outbox):
         for _ in range(20):
             store.commit(Changes(samples=samples(1000, "bad")), 0)
-        steps = 0
+        with steps(outbox._db) as count:  # its own connection is the one that counts
+            assert outbox.peek(10, ALL, ["bad"]) == []
+            first, count[0] = count[0], 0
+            store.commit(Changes(samples=samples(1, "good")), 0)
+            assert numbers(outbox.peek(10, ALL, ["bad"])) == [20_001]
+            assert count[0] < first / 100
 
-        def count() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
 
-        outbox._db.set_progress_handler(count, 100)  # its own connection is the one that counts
-        assert outbox.peek(10, ALL, ["bad"]) == []
-        first, steps = steps, 0
-        store.commit(Changes(samples=samples(1, "good")), 0)
-        assert numbers(outbox.peek(10, ALL, ["bad"])) == [20_001]
-        assert steps < first / 100
+def test_claims_in_the_way_cost_little(tmp_path: Path) -> None:
+    """The outbox is full, and a bridge that gets nowhere claims all of the oldest."""
+    with opened(tmp_path) as (store, outbox):
+        store.commit(Changes(samples=samples(4000)), 0)
+        full = store.totals.bytes
+    claimed = 3900
+    store = open_store(tmp_path, max_bytes=full)
+    outbox = store.outbox("files")
+    outbox.open()
+    outbox.claim([("one", outbox.peek(claimed, ALL))])
+    with steps(store._connection) as count:  # its own connection is the one that counts
+        store.commit(Changes(samples=samples(10)), 0)
+        assert count[0] < claimed
+        store.tidy(20 * NS)
+        assert count[0] < 2 * claimed
+    assert store.totals.displaced == 10
+    outbox.close()
+    store.close()
+
+
+def test_what_is_behind_a_claim_expires(tmp_path: Path) -> None:
+    """Some at a time; what is claimed expires when it is claimed no more."""
+    with opened(tmp_path) as (store, outbox):
+        store.commit(Changes(samples=samples(2 * MANY)), 0)
+        store.commit(Changes(samples=samples(1)), 15 * NS)
+        (claim,) = outbox.claim([("one", outbox.peek(MANY, ALL))])
+        rounds = 0
+        while store.tidy(20 * NS):
+            rounds += 1
+        assert (store.totals.expired, store.totals.rows) == (MANY, MANY + 1)
+        assert rounds > 2
+        outbox.confirm(claim.samples[: MANY - 10])
+        outbox._undo(claim.number)  # as for a bridge that claims no more
+        while store.tidy(20 * NS):
+            pass
+        assert (store.totals.expired, store.totals.rows) == (MANY + 10, 1)
+
+
+def test_refusing_many_newcomers_is_quick(tmp_path: Path) -> None:
+    """A batch can hold a hundred thousand; the least important are refused, of equals the newest."""
+    store = open_store(tmp_path, max_bytes=202 * 4, when_full="drop_newest")
+    batch = [Sample(str(n), "r", "l", "s", "m", 0, n % 2, b"{}") for n in range(100_000)]
+    started = time.process_time()
+    store.commit(Changes(samples=batch), 0)
+    assert time.process_time() - started < 5
+    outbox = store.outbox("files")
+    outbox.open()
+    assert [sample.id for sample in outbox.peek(10, ALL)] == ["1", "3", "5", "7"]
+    assert store.totals.refused == 99_996
+    outbox.close()
+    store.close()
 
 
 def counted(directory: Path, bridge: int) -> Queue:
