@@ -1,7 +1,8 @@
 """Room on the disk that is kept back, so that a full disk can still be emptied.
 
 Deleting a row takes room too: SQLite first writes the change to its log. Without a reserve a full disk would keep every
-sample that was delivered, for ever.
+sample that was delivered, for ever. What was given up is kept back again only when as much stays free beside it: taken
+back at once, it would be gone when that deletion is tried again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,7 @@ FILE_NAME: Final = "reserve"
 _MOST: Final = 16 << 20
 _SHARE: Final = 16
 """Of a small file system, at most this part of it is kept back."""
+_PLENTY: Final = 1 << 62
 
 
 class Reserve:
@@ -34,16 +37,13 @@ class Reserve:
         """Keep room in `directory`; `hold` takes it."""
         self._path = directory / FILE_NAME
         self._lock = threading.Lock()
-        self._held = False
         self._possible = True
-        try:
-            system = os.statvfs(directory)
-            self.size = min(_MOST, system.f_blocks * system.f_frsize // _SHARE)
-        except OSError:
-            self.size = _MOST
+        total, _ = _room(directory)
+        self.size = min(_MOST, total // _SHARE)
+        self._held = self._path.exists() and self._path.stat().st_blocks * 512 >= self.size
 
     def hold(self) -> bool:
-        """Keep the room, if there is so much; whether it is kept."""
+        """Keep the room, if there is twice as much; whether it is kept."""
         with self._lock:
             if self._possible and not self._held:
                 self._held = self._allocate()
@@ -51,9 +51,13 @@ class Reserve:
 
     def _allocate(self) -> bool:
         try:
+            _, free = _room(self._path.parent)
+            if free < 2 * self.size:
+                return False
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                os.posix_fallocate(file, 0, self.size)
+                os.posix_fallocate(file, 0, 2 * self.size)  # a user's quota may leave less than the disk does
+                os.ftruncate(file, self.size)
             finally:
                 os.close(file)
         except OSError as error:
@@ -73,3 +77,12 @@ class Reserve:
             if given:
                 self._path.unlink(missing_ok=True)
             return given
+
+
+def _room(directory: Path) -> tuple[int, int]:
+    """Return the bytes of a file system and those free on it; plenty where it does not tell."""
+    try:
+        total, _, free = shutil.disk_usage(directory)
+    except OSError:
+        total, free = 0, 0
+    return (total, free) if total else (_PLENTY, _PLENTY)

@@ -172,9 +172,8 @@ class Store:
             StateError: the database cannot be written for another reason.
         """
         if changes.grow and not self._has_room():
-            raise StateFull(
-                f"less than {size_text(self._reserve.size)} is left on the disk of {self._directory}; free some space"
-            )
+            least = size_text(2 * self._reserve.size)
+            raise StateFull(f"less than {least} is left on the disk of {self._directory}; free some space")
         try:
             with self._writing() as before:
                 self._write(changes, now)

@@ -107,7 +107,10 @@ def test_a_full_disk_stops_acknowledging_until_there_is_room(
 
 
 def test_a_full_disk_can_be_emptied(small_disk: Path) -> None:
-    """To delete a row takes room, too: it is kept back until the disk is full, and then for nothing else."""
+    """To delete a row takes room, too: it is kept back until the disk is full, and then for nothing else.
+
+    Meanwhile the pipeline keeps trying to commit.
+    """
     bounds = Bounds(1 << 30, 86_400 * NS, "drop_oldest")
     store = Store(small_disk / "state", durability="full", bounds=bounds, bridges=["files"])
     outbox = store.outbox("files")
@@ -132,6 +135,8 @@ def test_a_full_disk_can_be_emptied(small_disk: Path) -> None:
             with suppress(sqlite3.OperationalError):  # the first that finds no room gets it from the reserve
                 outbox.confirm(waiting[first : first + 50])
                 break
+            with pytest.raises(StateFull, match="free some"):
+                store.commit(more(), 0)
     assert store.totals.rows == 0
     store.remember({"paused": True})
     ballast.unlink()
