@@ -177,16 +177,16 @@ class Delivery:
         """Put together what leaves next; nothing when all that waits is held."""
         shipment, bridge = self._bridge.shipment, self._bridge
         parts = max(shipment.claims, 1)
-        waiting = self._outbox.peek(shipment.samples * parts, shipment.max_bytes * parts, self._ledger.held())
-        if not waiting:
-            return []
-        if not shipment.claims:
-            return [Claim(0, "", list(takewhile(lambda sample: bridge.together(waiting[0], sample), waiting)))]
-        parcels = self._pack(waiting)
-        claims = self._outbox.claim([(bridge.name(parcel[0]), parcel) for parcel in parcels])
-        if sum(map(len, parcels)) == len(waiting):
-            self._since = None
-        return claims
+        while waiting := self._outbox.peek(shipment.samples * parts, shipment.max_bytes * parts, self._ledger.held()):
+            if not shipment.claims:
+                return [Claim(0, "", list(takewhile(lambda sample: bridge.together(waiting[0], sample), waiting)))]
+            parcels = self._pack(waiting)
+            claims = self._outbox.claim([(bridge.name(parcel[0]), parcel) for parcel in parcels])
+            if sum(map(len, parcels)) == len(waiting):
+                self._since = None
+            if claims:  # not all of it has aged out meanwhile
+                return claims
+        return []
 
     def _pack(self, waiting: list[Waiting]) -> list[list[Waiting]]:
         """Sort samples into parcels of what goes together, within the bounds of each and of their number."""

@@ -39,7 +39,10 @@ class Bounds:
 
 
 LOSSES: Final = ("expired", "displaced", "refused", "undeliverable")
-"""Why samples left that no bridge had confirmed: their age, others' priority, no room for them, a bridge's refusal."""
+"""Why samples left that not every bridge had confirmed: their age, others' priority, no room for them, a refusal.
+
+`undeliverable` counts for each bridge that refuses a sample, the others once for a sample.
+"""
 
 
 @dataclass(slots=True)
@@ -395,24 +398,32 @@ class Outbox:
     def claimed(self, limit: int = 1) -> list[Claim]:
         """Return the oldest claims that were not confirmed yet, at most `limit`."""
         self._mend()
-        claims = []
-        for number, name in self._db.execute(
+        made = self._db.execute(
             "SELECT claim, name FROM claims WHERE bridge = ? ORDER BY claim LIMIT ?", (self._bridge, limit)
-        ).fetchall():
+        ).fetchall()
+        return self._filled(Claim(number, name, []) for number, name in made)
+
+    def _filled(self, claims: Iterable[Claim]) -> list[Claim]:
+        """Return claims with what they hold; those that hold nothing are undone."""
+        filled = []
+        for claim in claims:
             rows = self._db.execute(
                 f"SELECT {_COLUMNS} FROM delivery d JOIN outbox o ON o.seq = d.seq "  # noqa: S608 - a constant
                 "WHERE d.claim = ? ORDER BY d.rank, d.seq",
-                (number,),
+                (claim.number,),
             )
-            samples = list(map(Waiting._make, rows))
-            if samples:
-                claims.append(Claim(number, name, samples))
+            if samples := list(map(Waiting._make, rows)):
+                filled.append(claim._replace(samples=samples))
             else:  # each of them was settled by itself
-                self._undo(number)
-        return claims
+                self._undo(claim.number)
+        return filled
 
     def claim(self, parcels: Sequence[tuple[str, Sequence[Waiting]]]) -> list[Claim]:
-        """Fix which samples leave together under which name, each a new one; on disk when this returns."""
+        """Fix which samples leave together under which name, each a new one; on disk when this returns.
+
+        Returns:
+            The claims, without what has aged out or was displaced meanwhile.
+        """
         self._mend()
         with self._writing():
             (last,) = self._db.execute(
@@ -426,18 +437,19 @@ class Outbox:
         rows = [
             (claim.number, self._bridge, -sample.priority, sample.seq) for claim in claims for sample in claim.samples
         ]
+        marked = 0
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             with self._writing():
-                self._db.executemany(
+                marked += self._db.executemany(
                     "UPDATE delivery SET claim = ? WHERE bridge = ? AND rank = ? AND seq = ?",
                     rows[first : first + _ROWS_AT_ONCE],
-                )
+                ).rowcount
         with self._writing(self._durability):
             self._db.executemany(
                 "UPDATE claims SET name = ? WHERE claim = ?", [(claim.name, claim.number) for claim in claims]
             )
         self._mended = True
-        return claims
+        return claims if marked == len(rows) else self._filled(claims)
 
     @contextmanager
     def _writing(self, durability: str = "NORMAL") -> Iterator[None]:
@@ -467,7 +479,7 @@ class Outbox:
                 if claim is not None and first == 0:
                     self._db.execute("DELETE FROM claims WHERE claim = ?", (claim,))
                 done = self._let_go(samples[first : first + _ROWS_AT_ONCE])
-            self.confirmed += done
+            self.confirmed += len(done)
 
     def bury(self, refused: Sequence[tuple[Waiting, str]], now: int) -> None:
         """Make dead letters of samples that this bridge can never deliver, so that the others go on.
@@ -477,16 +489,19 @@ class Outbox:
             now: wall time in ns.
         """
         reasons = {sample.seq: why for sample, why in refused}
-        letters = [
-            DeadLetter(sample.stream, now, "undeliverable", reasons[sample.seq], event)
-            for sample, event in self.events([sample for sample, _ in refused])
-        ]
         with self._writing():
+            events = list(self.events([sample for sample, _ in refused]))
+            gone = self._let_go([sample for sample, _ in refused])
+            letters = [
+                DeadLetter(sample.stream, now, "undeliverable", reasons[sample.seq], event)
+                for sample, event in events
+                if sample.seq in gone
+            ]
             deadletters.keep(self._db, letters)
-            self._totals.undeliverable += self._let_go([sample for sample, _ in refused])
+            self._totals.undeliverable += len(gone)
 
-    def _let_go(self, samples: Sequence[Waiting]) -> int:
-        """Drop this bridge's interest in samples; return in how many it had one."""
+    def _let_go(self, samples: Sequence[Waiting]) -> Collection[int]:
+        """Drop this bridge's interest in samples; return the numbers of those in which it had one."""
         done = _dequeue(self._db, self._bridge, [(sample.seq, sample.priority) for sample in samples])
         numbers = _numbers(done)
         gone = self._db.execute(
@@ -503,7 +518,7 @@ class Outbox:
         queue.bytes -= sum(sizes[seq] for seq in done)
         self._totals.rows -= len(gone)
         self._totals.bytes -= sum(size for (size,) in gone)
-        return len(done)
+        return frozenset(done)
 
     def _mend(self) -> None:
         """Finish or undo what a crash, or an error, has interrupted."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from processor import deadletters
 from processor.database import FILE_NAME
 from processor.outbox import Bounds, Outbox, Queue, Waiting, WhenFull
 from processor.store import Changes, Store
@@ -67,6 +68,32 @@ def in_claims(directory: Path) -> tuple[int, int]:
         (claims,) = db.execute("SELECT count(*) FROM claims").fetchone()
         (marked,) = db.execute("SELECT count(*) FROM delivery WHERE claim IS NOT NULL").fetchone()
     return claims, marked
+
+
+def test_a_claim_is_what_the_store_has_of_it(tmp_path: Path) -> None:
+    """What was displaced or has aged out since it was looked at is in none; nothing is claimed empty."""
+    with opened(tmp_path) as (store, outbox):
+        store.commit(Changes(samples=samples(2)), 0)
+        store.commit(Changes(samples=samples(2)), 5 * NS)
+        waiting = outbox.peek(10, ALL)
+        store.tidy(11 * NS)
+        made = outbox.claim([("gone", waiting[:1]), ("half", waiting[1:3]), ("whole", waiting[3:])])
+        assert [(claim.name, numbers(claim.samples)) for claim in made] == [("half", [3]), ("whole", [4])]
+        assert outbox.claimed(10) == made
+        assert in_claims(tmp_path) == (2, 2)
+
+
+def test_what_is_gone_is_no_dead_letter(tmp_path: Path) -> None:
+    """It was counted where it left."""
+    with opened(tmp_path, ("files", "other")) as (store, outbox):
+        store.commit(Changes(samples=samples(3)), 0)
+        waiting = outbox.peek(10, ALL)
+        outbox.confirm(waiting[:1])  # the other bridge still has to
+        outbox.bury([(sample, "too large") for sample in waiting[:2]], 0)
+        store.tidy(11 * NS)
+        outbox.bury([(sample, "too large") for sample in waiting], 0)
+        assert (store.totals.undeliverable, store.totals.expired) == (1, 3)
+    assert len(list(deadletters.read(tmp_path))) == 1
 
 
 @contextmanager
