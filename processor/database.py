@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,9 @@ _APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
 _VERSION: Final = 2
 _WAL_LIMIT: Final = 64 << 20
 _CHECKED: Final = 64 << 20
-"""Bytes up to which a file is checked as a whole at the start; it takes about a tenth of a second."""
+"""Bytes up to which a file is checked as a whole at every start; it takes about a tenth of a second."""
+_MARK: Final = ".damaged"
+"""Suffix of the file beside it that says: found damaged while in use, so check it however big it is."""
 _NO_ROOM: Final = frozenset(
     (
         sqlite3.SQLITE_FULL,
@@ -27,6 +29,11 @@ _NO_ROOM: Final = frozenset(
         sqlite3.SQLITE_IOERR_SHMSIZE,
     )
 )
+
+_DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+
+_PATIENCE: Final = 10.0
+"""Seconds to wait for another program to be done with the file."""
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -70,21 +77,39 @@ def is_full(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", None) in _NO_ROOM
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite found the file itself broken. Trying again does not mend that."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
 def state_error(error: sqlite3.Error, directory: Path) -> StateError:
-    """Return what SQLite said as an error of ours."""
-    if is_full(error):
+    """Return what SQLite said as an error of ours; a damaged file is marked for the next start."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return StateFull(f"there is no room to write in {directory} ({error}); free some disk space")
-    return StateError(f"the state in {directory} cannot be written: {error}")
+    if is_full(error):
+        return StateFull(
+            f"the disk of {directory} does not take what is written ({error}); is it full, over a quota, read-only or "
+            "failing? see the system's log, and free some disk space"
+        )
+    if is_damage(error):
+        path = directory / FILE_NAME
+        with suppress(OSError):  # then the next start finds out for itself, as this one did
+            path.with_name(path.name + _MARK).touch()
+        return StateError(
+            f"{path} is damaged ({error}); start mlade again: it then checks the whole file, and sets it aside if that "
+            "is so. The disk may be failing: see the system's log"
+        )
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+        return StateError(
+            f"another program keeps {directory / FILE_NAME} locked ({error}); end it (a backup? an SQLite shell?) and "
+            "start mlade again"
+        )
+    return StateError(f"the state in {directory} cannot be used: {error}")
 
 
 @contextmanager
 def explained(directory: Path) -> Iterator[None]:
-    """Raise what SQLite says inside as an error of ours.
-
-    Raises:
-        StateFull: there is no room.
-        StateError: something else.
-    """
+    """Raise what SQLite says inside as a `state_error`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -116,15 +141,19 @@ def open_database(path: Path) -> sqlite3.Connection:
     """
     try:
         return _connect(path)
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+    except sqlite3.Error as error:
+        if not is_damage(error):
             raise state_error(error, path.parent) from error
-        reason = str(error)
+        reason = " ".join(str(error).split())
     except _NotOursError:
         reason = "it belongs to another program"
     aside = _set_aside(path)
-    log.error("%s cannot be used (%s). It was set aside as %s and a new one was begun.", path, reason, aside)
-    return _connect(path)
+    log.error(
+        "%s cannot be used (%s). It was set aside as %s and a new one was begun: samples that waited in it are not "
+        "delivered, and windows begin anew.", path, reason, aside,
+    )  # fmt: skip
+    with explained(path.parent):
+        return _connect(path)
 
 
 class _NotOursError(Exception):
@@ -132,7 +161,7 @@ class _NotOursError(Exception):
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
     try:
         version = _examine(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -171,22 +200,36 @@ def _examine(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} was written by a newer mlade (schema {version}, this one knows {_VERSION}); "
             "run that version, or move the file away"
         )
-    if path.stat().st_size < _CHECKED:
-        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if sound != "ok":
-            error = sqlite3.DatabaseError(sound)
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
+    mark = path.with_name(path.name + _MARK)
+    if mark.exists():
+        log.warning("%s was found damaged when it was last used; checking the whole file.", path)
+        _check(connection, "integrity_check")
+        log.warning("%s is sound. See the system's log whether the disk is.", path)
+        mark.unlink()
+    elif path.stat().st_size < _CHECKED:
+        _check(connection, "quick_check")
     return int(version)
+
+
+def _check(connection: sqlite3.Connection, how: str) -> None:
+    (answer,) = connection.execute(f"PRAGMA {how}(1)").fetchone()
+    if answer != "ok":
+        error = sqlite3.DatabaseError(answer)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
 
 
 def _set_aside(path: Path) -> Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.set-aside-{number}")).exists():
         number += 1
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
-        companion = path.with_name(path.name + suffix)
-        if companion.exists():
-            companion.rename(aside.with_name(aside.name + suffix))
+    try:
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            companion = path.with_name(path.name + suffix)
+            if companion.exists():
+                companion.rename(aside.with_name(aside.name + suffix))
+        path.with_name(path.name + _MARK).unlink(missing_ok=True)
+    except OSError as error:
+        raise StateError(f"{path} cannot be used, and not be set aside: {error.strerror}") from error
     return aside

@@ -77,7 +77,11 @@ class Delivery:
         self._wake.set()
 
     def run(self) -> None:
-        """Deliver until told to stop. The delivery thread."""
+        """Deliver until told to stop. The delivery thread.
+
+        Raises:
+            StateError: the state is damaged, or cannot be opened.
+        """
         self._outbox.open(claims=self._bridge.shipment.claims > 0)
         delay = 0.0
         try:
@@ -90,6 +94,8 @@ class Delivery:
                     delay = 0.0
                     self._went_well()
                 except (BridgeError, sqlite3.Error) as error:
+                    if isinstance(error, sqlite3.Error):
+                        self._outbox.raise_if_hopeless(error)
                     # A delivery that got on before it failed is no failure in a row.
                     delay = next_delay(delay if self._ledger.said == said else 0.0)
                     pause = jittered(delay)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from processor import deadletters
-from processor.database import is_full, transaction
+from processor.database import explained, is_damage, is_full, state_error, transaction
 from processor.errors import StateFull
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample
@@ -307,13 +307,23 @@ class Outbox:
             claims: whether this bridge claims; otherwise its claims, of a former configuration, are undone.
         """
         self._claims = claims
-        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA wal_autocheckpoint = 0")
+        with explained(self._path.parent):
+            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")
 
     def close(self) -> None:
         """Disconnect."""
         self._db.close()
+
+    def raise_if_hopeless(self, error: sqlite3.Error) -> None:
+        """Raise an error after which trying again is no use.
+
+        Raises:
+            StateError: the file is damaged.
+        """
+        if is_damage(error):
+            raise state_error(error, self._path.parent) from error
 
     def peek(self, limit: int, max_bytes: int, without: Collection[str] = ()) -> list[Waiting]:
         """Return the next unclaimed samples: highest priority first, oldest first; at least one if there is any.

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -113,21 +113,20 @@ class Store:
         self._losses: Counter[str] = Counter()
         self._next_telling = 0.0
         self.lock = threading.Lock()
-        self._lock_file = _lock(directory)
-        self._reserve = Reserve(directory)
-        try:
-            self._connection = open_database(directory / FILE_NAME)
-            self._connection.execute(f"PRAGMA synchronous = {durability}")
-            self._bridges = self._register(bridges)
-            self.totals = Totals.of(self._connection)
-            self._admission = Admission(self._connection, bounds, self.totals, list(self._bridges.values()))
-            (self._next_receipt,) = self._connection.execute(
-                "SELECT ifnull(max(first + length(packets) / ?), 0) FROM receipts", (RECEIPT_BYTES,)
-            ).fetchone()
+        with ExitStack() as cleanup:
+            cleanup.callback(os.close, _lock(directory))
+            self._reserve = Reserve(directory)
+            self._connection = cleanup.enter_context(closing(open_database(directory / FILE_NAME)))
+            with explained(directory):
+                self._connection.execute(f"PRAGMA synchronous = {durability}")
+                self._bridges = self._register(bridges)
+                self.totals = Totals.of(self._connection)
+                self._admission = Admission(self._connection, bounds, self.totals, list(self._bridges.values()))
+                (self._next_receipt,) = self._connection.execute(
+                    "SELECT ifnull(max(first + length(packets) / ?), 0) FROM receipts", (RECEIPT_BYTES,)
+                ).fetchone()
             self._reserve.hold()
-        except BaseException:
-            os.close(self._lock_file)
-            raise
+            self._resources = cleanup.pop_all()
 
     def _register(self, names: Sequence[str]) -> dict[str, int]:
         """Give each bridge its number; what waited only for a bridge that left the configuration goes with it."""
@@ -189,8 +188,9 @@ class Store:
         """Whether more may be kept: the reserve is whole, or there is as much room inside the file."""
         if self._reserve.hold():
             return True
-        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        (page,) = self._connection.execute("PRAGMA page_size").fetchone()
+        with explained(self._directory):
+            (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+            (page,) = self._connection.execute("PRAGMA page_size").fetchone()
         return int(free * page) > self._reserve.size
 
     @contextmanager
@@ -249,7 +249,8 @@ class Store:
 
     def receipts(self) -> bytes:
         """Return the packet identifiers and digests of the last acknowledged messages, oldest first."""
-        return b"".join(row[0] for row in self._connection.execute("SELECT packets FROM receipts ORDER BY first"))
+        with explained(self._directory):
+            return b"".join(row[0] for row in self._connection.execute("SELECT packets FROM receipts ORDER BY first"))
 
     def forget_receipts(self) -> None:
         """Forget them: the broker started a new session, so packet identifiers mean something else.
@@ -286,7 +287,8 @@ class Store:
 
     def meta(self, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller wrote it
         """Return a value kept under `key`, or None."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        with explained(self._directory):
+            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def remember(self, meta: Mapping[str, Any]) -> None:
@@ -296,13 +298,18 @@ class Store:
     def windows(self) -> tuple[list[tuple[int, StreamName]], list[StreamSnapshot], Iterator[tuple[int, bytes]]]:
         """Return streams, snapshots and journal rows in the order they were written, for a restart."""
         db = self._connection
-        streams = [
-            (n, StreamName(s, k)) for n, s, k in db.execute("SELECT stream, source, key FROM streams ORDER BY 1")
-        ]
-        snapshots = [
-            StreamSnapshot(*row) for row in db.execute("SELECT stream, next, past FROM snapshots ORDER BY next")
-        ]
-        return streams, snapshots, iter(db.execute("SELECT first, past FROM journal ORDER BY first"))
+        with explained(self._directory):
+            streams = [
+                (n, StreamName(s, k)) for n, s, k in db.execute("SELECT stream, source, key FROM streams ORDER BY 1")
+            ]
+            snapshots = [
+                StreamSnapshot(*row) for row in db.execute("SELECT stream, next, past FROM snapshots ORDER BY next")
+            ]
+        return streams, snapshots, self._journal()
+
+    def _journal(self) -> Iterator[tuple[int, bytes]]:
+        with explained(self._directory):
+            yield from self._connection.execute("SELECT first, past FROM journal ORDER BY first")
 
     def forget_windows(self) -> None:
         """Drop the journal: the windows' shape changed and what was kept does not fit them any more."""
@@ -312,8 +319,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file and let another process have the directory. Delivery threads must have ended."""
-        self._connection.close()
-        os.close(self._lock_file)
+        self._resources.close()
 
 
 def _lock(directory: Path) -> int:
