@@ -16,7 +16,6 @@ log = logging.getLogger(__name__)
 FILE_NAME: Final = "mlade.db"
 _APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
 _VERSION: Final = 2
-_WAL_LIMIT: Final = 64 << 20
 _CHECKED: Final = 64 << 20
 """Bytes up to which a file is checked as a whole at every start; it takes about a tenth of a second."""
 _MARK: Final = ".damaged"
@@ -165,7 +164,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         version = _examine(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
         if version != _VERSION:
             _bring_up_to_date(connection, version)
     except BaseException:

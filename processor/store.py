@@ -27,6 +27,7 @@ from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample, StreamName
 from processor.units import size_text
+from processor.wal import WriteAheadLog
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class Store:
             cleanup.callback(os.close, _lock(directory))
             self._reserve = Reserve(directory)
             self._connection = cleanup.enter_context(closing(open_database(directory / FILE_NAME)))
+            self._log = WriteAheadLog(self._connection, directory / FILE_NAME)
             with explained(directory):
                 self._connection.execute(f"PRAGMA synchronous = {durability}")
                 self._bridges = self._register(bridges)
@@ -170,9 +172,8 @@ class Store:
             StateFull: the disk, or the outbox under `when_full: block`, has no room; nothing changed, try again later.
             StateError: the database cannot be written for another reason.
         """
-        if changes.grow and not self._has_room():
-            least = size_text(2 * self._reserve.size)
-            raise StateFull(f"less than {least} is left on the disk of {self._directory}; free some space")
+        if changes.grow:
+            self._require_room()
         try:
             with self._writing() as before:
                 self._write(changes, now)
@@ -183,15 +184,35 @@ class Store:
                 self._write(changes, now)
         self._next_receipt += len(changes.receipts) // RECEIPT_BYTES
         self._tell_losses(before)
+        if self._log.is_long:
+            self._checkpoint()
 
-    def _has_room(self) -> bool:
-        """Whether more may be kept: the reserve is whole, or there is as much room inside the file."""
+    def _require_room(self) -> None:
+        """See that more may be kept: the log is not too long, and the reserve is whole, or the file has as much room.
+
+        Raises:
+            StateFull: it may not.
+        """
+        if self._log.problem:
+            self._checkpoint()
+        if problem := self._log.problem:
+            raise StateFull(problem)
         if self._reserve.hold():
-            return True
+            return
         with explained(self._directory):
             (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
             (page,) = self._connection.execute("PRAGMA page_size").fetchone()
-        return int(free * page) > self._reserve.size
+        if free * page <= self._reserve.size:
+            least = size_text(2 * self._reserve.size)
+            raise StateFull(f"less than {least} is left on the disk of {self._directory}; free some space")
+
+    def _checkpoint(self) -> None:
+        """Carry what the log holds into the file; where that finds no room, the next time has the reserve."""
+        try:
+            with self.lock, explained(self._directory):
+                self._log.checkpoint()
+        except StateFull:
+            self._reserve.release()
 
     @contextmanager
     def _writing(self) -> Iterator[Totals]:
@@ -277,12 +298,11 @@ class Store:
             with self._writing() as before:
                 more = self._admission.expire(now)
                 self._set(meta or {})
-            self._tell_losses(before)
-            with self.lock, explained(self._directory):
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except StateFull:
             self._reserve.release()
             return False
+        self._tell_losses(before)
+        self._checkpoint()
         return more
 
     def meta(self, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller wrote it

@@ -364,31 +364,6 @@ def test_room_for_emptying_is_kept_back(tmp_path: Path) -> None:
     assert (tmp_path / "reserve").exists()
 
 
-def test_the_log_is_bounded_and_the_file_is_used_again(tmp_path: Path) -> None:
-    """However often the outbox fills and empties, also beside a reader that takes its time."""
-    store = open_store(tmp_path)
-    outbox = view(store)
-    reader = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
-    sizes, logs = [], []
-    big = b"x" * 10_000
-    for cycle in range(12):
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM outbox").fetchone()
-        for _ in range(10):
-            store.commit(Changes(samples=[sample(1)._replace(event=big) for _ in range(100)]), 0)
-            outbox.confirm(outbox.peek(100, 1 << 30))
-        reader.execute("COMMIT")
-        store.tidy(0)
-        sizes.append((tmp_path / FILE_NAME).stat().st_size)
-        logs.append((tmp_path / f"{FILE_NAME}-wal").stat().st_size)
-        assert store.totals.rows == 0, cycle
-    assert max(sizes[2:]) == sizes[2]
-    assert max(logs[2:]) <= 1.2 * max(logs[:2])
-    reader.close()
-    outbox.close()
-    store.close()
-
-
 @given(
     st.lists(
         st.one_of(
