@@ -16,7 +16,10 @@ log = logging.getLogger(__name__)
 FILE_NAME: Final = "mlade.db"
 _APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
 _VERSION: Final = 2
+_WAL_PAGES: Final = 1000
+"""Pages of 4 KiB in SQLite's log from which on a commit writes them back into the file; the log then begins anew."""
 _WAL_LIMIT: Final = 64 << 20
+"""Bytes that the log's file keeps after a transaction that was larger."""
 _CHECKED: Final = 64 << 20
 """Bytes up to which a file is checked as a whole at the start; it takes about a tenth of a second."""
 _NO_ROOM: Final = frozenset(
@@ -90,6 +93,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def configure(connection: sqlite3.Connection) -> None:
+    """Set what every connection needs to keep the log small: whoever commits writes it back, under the store's lock.
+
+    Deleted content is not overwritten, which Debian's SQLite does unless told otherwise: to let a sample go would cost
+    as much writing as to keep it.
+    """
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+    connection.execute("PRAGMA secure_delete = FAST")
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """Return a connection to the file, made or brought up to date if need be.
 
@@ -122,7 +136,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         version = _examine(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+        configure(connection)
         if version != _VERSION:
             _bring_up_to_date(connection, version)
     except BaseException:

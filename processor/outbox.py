@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from processor import deadletters
-from processor.database import is_full, transaction
+from processor.database import configure, is_full, transaction
 from processor.errors import StateFull
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample
@@ -68,7 +68,7 @@ class Totals:
 
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> Totals:
-        """Count what an existing outbox holds; reads indices only, in nearly all cases."""
+        """Count what an existing outbox holds; reads indices only: the samples themselves can be gigabytes."""
         rows, size = connection.execute(
             "SELECT count(*), total(size) FROM outbox INDEXED BY outbox_by_priority"
         ).fetchone()
@@ -78,7 +78,9 @@ class Totals:
             size = totals.bytes
             if waiting != rows:  # half a second for a million; mostly they are few, or all
                 (size,) = connection.execute(
-                    "SELECT total(o.size) FROM delivery d JOIN outbox o ON o.seq = d.seq WHERE d.bridge = ?", (bridge,)
+                    "SELECT total(o.size) FROM delivery d JOIN outbox o INDEXED BY outbox_by_priority "
+                    "ON o.priority = -d.rank AND o.seq = d.seq WHERE d.bridge = ?",
+                    (bridge,),
                 ).fetchone()
             totals.queues[bridge] = Queue(waiting, int(size))
         return totals
@@ -293,7 +295,7 @@ class Outbox:
         self._claims = claims
         self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA wal_autocheckpoint = 0")
+        configure(self._db)
 
     def close(self) -> None:
         """Disconnect."""

@@ -1,7 +1,7 @@
 """Everything that outlives the process, in one SQLite file. One transaction a batch.
 
 The pipeline thread owns the connection here; every delivery thread has one of its own (outbox.py). All of them write
-under one lock, and only this connection runs checkpoints.
+under one lock, and whoever commits writes SQLite's log back when it has grown.
 """
 
 from __future__ import annotations

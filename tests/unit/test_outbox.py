@@ -203,6 +203,35 @@ def test_what_is_hidden_is_not_looked_at_again(tmp_path: Path) -> None:
         assert steps < first / 100
 
 
+def log_size(directory: Path) -> int:
+    """Return how large SQLite's log is."""
+    return (directory / f"{FILE_NAME}-wal").stat().st_size
+
+
+def test_the_log_stays_small_while_much_is_delivered_and_nothing_else_happens(tmp_path: Path) -> None:
+    """The pipeline, which may wait for a message, commits nothing meanwhile."""
+    with opened(tmp_path) as (store, outbox):
+        for _ in range(20):
+            store.commit(Changes(samples=[sample._replace(event=bytes(1500)) for sample in samples(1000)]), 0)
+        store.tidy(0)
+        largest = 0
+        while waiting := outbox.peek(5000, ALL):
+            (claim,) = outbox.claim([("some", waiting)])
+            outbox.confirm(claim.samples, claim.number)
+            largest = max(largest, log_size(tmp_path))
+        assert 0 < largest < 8 << 20
+
+
+def test_to_let_a_sample_go_is_not_to_write_it_once_more(tmp_path: Path) -> None:
+    """However large it is."""
+    with opened(tmp_path) as (store, outbox):
+        store.commit(Changes(samples=[sample._replace(event=bytes(64 << 10)) for sample in samples(50)]), 0)
+        with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            outbox.confirm(outbox.peek(50, ALL))
+            assert 0 < log_size(tmp_path) < 1 << 20
+
+
 def counted(directory: Path, bridge: int) -> Queue:
     """Count what waits for a bridge."""
     with closing(sqlite3.connect(directory / FILE_NAME)) as db:
