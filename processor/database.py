@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,28 @@ def state_error(error: sqlite3.Error, directory: Path) -> StateError:
     if is_full(error):
         return StateFull(f"there is no room to write in {directory} ({error}); free some disk space")
     return StateError(f"the state in {directory} cannot be written: {error}")
+
+
+class WriteLock:
+    """A lock that whoever waits for it gets before the one who has just given it back.
+
+    A delivery that writes thousands of times in a row would otherwise keep the pipeline out: an ordinary lock goes to
+    the thread that is running.
+    """
+
+    def __init__(self) -> None:
+        """Start free."""
+        self._turn = threading.Lock()  # of the one who is next
+        self._writing = threading.Lock()
+
+    def __enter__(self) -> None:
+        """Wait for it."""
+        with self._turn:
+            self._writing.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        self._writing.release()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
-from processor.database import FILE_NAME, is_full, open_database, state_error, transaction
+from processor.database import FILE_NAME, WriteLock, is_full, open_database, state_error, transaction
 from processor.errors import StateError, StateFull, StateLocked
 from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
 from processor.reserve import Reserve
@@ -113,7 +112,7 @@ class Store:
         self._durability = durability
         self._losses: Counter[str] = Counter()
         self._next_telling = 0.0
-        self.lock = threading.Lock()
+        self.lock = WriteLock()
         self._lock_file = _lock(directory)
         self._reserve = Reserve(directory)
         try:
