@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bench import broker
 from bench.errors import BenchError
-from bench.parts import latency, memory, saturation, throughput
+from bench.parts import backlog, durability, flood, inflight, latency, memory, saturation, throughput
 from bench.processes import others_cpu_seconds
 from bench.report import Result
 
@@ -40,6 +40,22 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
     "memory": (
         lambda folder, tell: memory.measure(memory.FULL, folder, tell),
         lambda folder, tell: memory.measure(memory.QUICK, folder, tell),
+    ),
+    "durability": (
+        lambda folder, tell: durability.measure(durability.FULL, folder, tell),
+        lambda folder, tell: durability.measure(durability.QUICK, folder, tell),
+    ),
+    "inflight": (
+        lambda folder, tell: inflight.measure(inflight.FULL, folder, tell),
+        lambda folder, tell: inflight.measure(inflight.QUICK, folder, tell),
+    ),
+    "backlog": (
+        lambda folder, tell: backlog.measure(backlog.FULL, folder, tell),
+        lambda folder, tell: backlog.measure(backlog.QUICK, folder, tell),
+    ),
+    "flood": (
+        lambda folder, tell: flood.measure(flood.FULL, folder, tell),
+        lambda folder, tell: flood.measure(flood.QUICK, folder, tell),
     ),
 }
 """Each benchmark's name, and it in full and in short."""

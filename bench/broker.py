@@ -39,12 +39,14 @@ class Broker:
     Attributes:
         port: it listens there, on the loopback interface.
         folder: for its files and those of its clients; ends with it.
+        child: its process.
     """
 
-    def __init__(self, port: int, folder: Path) -> None:
+    def __init__(self, port: int, folder: Path, child: Child) -> None:
         """Wrap a process that writes who subscribes to its log."""
         self.port = port
         self.folder = folder
+        self.child = child
 
     def wait_for_subscription(self, topic_filter: str, subscriber: Child) -> None:
         """Wait until somebody has subscribed to `topic_filter`: what is published from then on, they get."""
@@ -79,15 +81,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def mosquitto() -> Iterator[Broker]:
-    """Run a broker until the block ends."""
+def mosquitto(*settings: str) -> Iterator[Broker]:
+    """Run a broker until the block ends; `settings` are lines of its configuration, in place of those of their name."""
     port = free_port()
+    names = {line.split()[0] for line in settings}
+    lines = [line for line in _CONFIGURATION.format(port=port).splitlines() if line.split()[0] not in names]
     with TemporaryDirectory(prefix="mlade-bench-") as directory:
         configuration = Path(directory) / "mosquitto.conf"
-        configuration.write_text(_CONFIGURATION.format(port=port), encoding="ascii")
+        configuration.write_text("\n".join([*lines, *settings, ""]), encoding="ascii")
         with running("mosquitto", [find("mosquitto"), "-c", str(configuration)], Path(directory)) as child:
             wait_until(lambda: _listens(port), "it listened", child, timeout=10)
-            yield Broker(port, Path(directory))
+            yield Broker(port, Path(directory), child)
 
 
 def _listens(port: int) -> bool:

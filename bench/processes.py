@@ -48,11 +48,18 @@ class Child:
         return time.clock_gettime(self._clock)
 
     def peak_bytes(self) -> int:
-        """Return the largest resident set it has had (VmHWM)."""
+        """Return the largest resident set it has had."""
+        return self._status("VmHWM")
+
+    def resident_bytes(self) -> int:
+        """Return its resident set."""
+        return self._status("VmRSS")
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        found = re.search(rf"{name}:\s+(\d+) kB", status)
         if found is None:
-            raise self.failed("has no VmHWM in /proc: it has ended")
+            raise self.failed(f"has no {name} in /proc: it has ended")
         return int(found[1]) * 1024
 
     def ask(self, question: str = "") -> str:
@@ -131,6 +138,16 @@ def fsync_seconds(folder: Path, count: int = 200) -> list[float]:
         os.close(handle)
         file.unlink()
     return sorted(taken)
+
+
+def file_system(folder: Path) -> str:
+    """Return the type of the file system that `folder` is on."""
+    best, kind = 0, "unknown"
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        _, place, name, *_ = line.split()
+        if folder.resolve().is_relative_to(place) and len(place) >= best:
+            best, kind = len(place), name
+    return kind
 
 
 def others_cpu_seconds() -> float:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 
 from bench.broker import HOST
 from bench.errors import BenchError
@@ -41,6 +42,37 @@ class Publisher:
             block = packets[first : first + BLOCK]
             self._socket.sendall(b"".join(block))
             self._count(len(block) * qos)
+
+    def keep_flooding(
+        self, packets: Sequence[bytes], qos: int, seconds: float, *, block: int, most: float = 0.0
+    ) -> int:
+        """Publish `packets` again and again.
+
+        Args:
+            packets: what to publish.
+            qos: of them.
+            seconds: for so long.
+            block: packets in one write.
+            most: bytes a second at most; 0: as fast as the broker reads.
+
+        Returns:
+            How many were published.
+        """
+        blocks = [b"".join(packets[first : first + block]) for first in range(0, len(packets), block)]
+        counts = [len(packets[first : first + block]) for first in range(0, len(packets), block)]
+        sent = size = 0
+        started = time.perf_counter()
+        for piece, count in cycle(zip(blocks, counts, strict=True)):
+            now = time.perf_counter() - started
+            if now >= seconds:
+                break
+            if most and (wait := size / most - now) > _SHORTEST_WAIT:
+                time.sleep(wait)
+            self._socket.sendall(piece)
+            self._count(count * qos)
+            sent += count
+            size += len(piece)
+        return sent
 
     def pace(self, count: int, rate: float, packet: Callable[[int], bytes], qos: int) -> None:
         """Publish `count` messages at `rate` a second, evenly; `packet` is asked for each when its time has come."""

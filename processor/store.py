@@ -1,7 +1,7 @@
 """Everything that outlives the process, in one SQLite file. One transaction a batch.
 
 The pipeline thread owns the connection here; every delivery thread has one of its own (outbox.py). All of them write
-under one lock, and only this connection runs checkpoints.
+under one lock, and whoever commits writes SQLite's log back when it has grown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import fcntl
 import json
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
-from processor.database import FILE_NAME, explained, open_database, transaction
+from processor.database import FILE_NAME, WriteLock, explained, open_database, transaction
 from processor.errors import StateError, StateFull, StateLocked
 from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
 from processor.reserve import Reserve
@@ -113,7 +112,7 @@ class Store:
         self._durability = durability
         self._losses: Counter[str] = Counter()
         self._next_telling = 0.0
-        self.lock = threading.Lock()
+        self.lock = WriteLock()
         with ExitStack() as cleanup:
             cleanup.callback(os.close, _lock(directory))
             self._reserve = Reserve(directory)

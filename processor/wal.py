@@ -1,8 +1,9 @@
 """SQLite's write-ahead log, kept short.
 
 Every change goes into the log first. A checkpoint carries it into the file; after that the log is written from its
-beginning again, but only if nobody reads from it just then. Our own readers are done within milliseconds, so a long log
-waits for them. Another program can read for as long as it likes, and all that time the log grows.
+beginning again, but only if nobody reads from it just then. Commits checkpoint by themselves now and then. Our own
+readers are done within milliseconds, so a long log waits for them. Another program can read for as long as it likes,
+and all that time the log grows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class WriteAheadLog:
     """The log of one database. Used by the pipeline thread, with the store's lock."""
 
     def __init__(self, connection: sqlite3.Connection, database: Path) -> None:
-        """Take the only connection that runs checkpoints."""
+        """Take the pipeline's connection."""
         self._db = connection
         self._database = database
         self._log = f"{database}-wal"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,19 +65,32 @@ class Mlade:
 
     def received(self) -> int:
         """Return how many messages it has taken in."""
-        return self._metric("messages")
+        return self.metrics()["messages_total"]
 
     def accepted(self) -> int:
         """Return how many samples it has kept."""
-        return self._metric("accepted")
+        return self.metrics()["accepted_total"]
 
-    def _metric(self, name: str) -> int:
+    def metrics(self) -> Counter[str]:
+        """Return its metrics by their names on its page without the prefix, each summed over its labels."""
+        values: Counter[str] = Counter()
+        for name, value in re.findall(r"^mlade_(\w+)(?:\{.*?\})? (\S+)$", self._get("/metrics").decode(), re.MULTILINE):
+            values[name] += int(float(value))
+        return values
+
+    def ready(self) -> bool:
+        """Return whether it says that it does its job."""
+        return b'"ready":true' in self._get("/readyz")
+
+    def _get(self, path: str) -> bytes:
         try:
-            with urllib.request.urlopen(f"http://{self.listen}/metrics", timeout=5) as answer:
-                page: str = answer.read().decode()
+            with urllib.request.urlopen(f"http://{self.listen}{path}", timeout=5) as answer:
+                page: bytes = answer.read()
+        except urllib.error.HTTPError as error:
+            return error.read()
         except OSError as error:
             raise self.child.failed(f"does not answer on {self.listen} ({error})") from error
-        return sum(int(float(value)) for value in re.findall(rf"mlade_{name}_total\{{.*?\}} (\S+)", page))
+        return page
 
 
 @contextmanager
@@ -88,7 +103,9 @@ def script(program: str, broker: Broker, qos: int, *arguments: str) -> Iterator[
 
 
 @contextmanager
-def mlade(broker: Broker, qos: int, model: Mapping[str, Any], confidence: float) -> Iterator[Mlade]:
+def mlade(
+    broker: Broker, qos: int, model: Mapping[str, Any], confidence: float, /, **sections: object
+) -> Iterator[Mlade]:
     """Run `mlade run` with everything on, subscribed.
 
     Args:
@@ -96,6 +113,7 @@ def mlade(broker: Broker, qos: int, model: Mapping[str, Any], confidence: float)
         qos: of its subscription.
         model: the configuration's section.
         confidence: predictions at most this sure are accepted.
+        sections: of the configuration, in place of those here.
     """
     listen = f"{HOST}:{free_port()}"
     configuration = {
@@ -109,6 +127,7 @@ def mlade(broker: Broker, qos: int, model: Mapping[str, Any], confidence: float)
         "bridges": [{"type": "files", "path": "accepted"}, {"type": "mqtt"}],
         "metrics": {"publish_every": "1s"},
         "http": {"listen": listen},
+        **sections,
     }
     file = broker.folder / "processor.yaml"  # JSON is YAML
     file.write_bytes(msgspec.json.encode(configuration))

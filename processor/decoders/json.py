@@ -1,7 +1,7 @@
 """JSON: objects, arrays of objects, arrays of numbers, columns, bare numbers.
 
-Nearly every message of a plant is one object with all its fields as numbers. Those go straight into a typed structure
-made for the source; whatever does not fit is looked at again, slowly and with a precise answer.
+Nearly every message of a plant is one object or an array of them, with all its fields as numbers. Those go straight
+into a typed structure made for the source; whatever does not fit is looked at again, slowly and with a precise answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -60,7 +60,7 @@ class JsonDecoder:
         if self._fast is None:
             rows, origin = self._carefully(payloads, failures)
         else:
-            decode, astuple = self._fast, msgspec.structs.astuple
+            decode, astuple = self._fast.one, msgspec.structs.astuple
             try:
                 rows, origin = [astuple(decode(payload)) for payload in payloads], list(range(len(payloads)))
             except (ValueError, RecursionError):  # all of msgspec's are ValueErrors, and UnicodeDecodeError is one
@@ -127,20 +127,23 @@ class JsonDecoder:
         origin: list[int] = []
         for index, payload in enumerate(payloads):
             try:
-                if self._fast is not None:
-                    try:
-                        rows.append(msgspec.structs.astuple(self._fast(payload)))
-                        origin.append(index)
-                        continue
-                    except (ValueError, RecursionError):
-                        pass  # another shape, or something to be said about it precisely
-                found = self._rows(_parse(payload))
+                found = self._quickly(payload) or self._rows(_parse(payload))
             except _Unusable as unusable:
                 failures.append(Failure(index, unusable.reason, unusable.detail))
                 continue
             rows += found
             origin += [index] * len(found)
         return rows, origin
+
+    def _quickly(self, payload: bytes) -> list[_Row]:
+        """Return the readings of an object, or an array of them, with nothing wrong; none of any other payload."""
+        if self._fast is None:
+            return []
+        try:
+            found = self._fast.many(payload) if payload.startswith(b"[") else [self._fast.one(payload)]
+        except (ValueError, RecursionError):  # another shape, or something to be said about it precisely
+            return []
+        return list(map(msgspec.structs.astuple, found))
 
     def _rows(self, value: object) -> list[_Row]:
         """Return the readings in a decoded payload of any of the shapes."""
@@ -320,10 +323,19 @@ def _whole(digits: str) -> float:
     return int(digits) if len(digits) <= _EXACT else float(digits)
 
 
+class _Typed(NamedTuple):
+    """Decoders to a structure of time, key and fields."""
+
+    one: Callable[[bytes], msgspec.Struct]
+    """Of an object."""
+    many: Callable[[bytes], list[msgspec.Struct]]
+    """Of an array of objects."""
+
+
 def _typed(
     time: tuple[str, ...] | None, key: tuple[str, ...] | None, fields: Sequence[tuple[str, ...]]
-) -> Callable[[bytes], msgspec.Struct] | None:
-    """Return a decoder to a structure of time, key and fields; None where one of them cannot be in such a structure."""
+) -> _Typed | None:
+    """Return the decoders; None where time, key or a field cannot be in such a structure."""
     text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_KEY)]
     leads: list[tuple[tuple[str, ...] | None, Any]] = [(time, int | float | str), (key, int | text)]
     wanted = [(pointer, kind) for pointer, kind in leads if pointer is not None]
@@ -340,4 +352,5 @@ def _typed(
         rename=dict(zip(attributes, names, strict=True)),
         gc=False,
     )
-    return msgspec.json.Decoder(structure).decode
+    one, many = msgspec.json.Decoder(structure), msgspec.json.Decoder(list[structure])  # type: ignore[valid-type]
+    return _Typed(one.decode, many.decode)

@@ -48,6 +48,7 @@ _PUBREL = 0x60
 _QOS_2 = 2
 
 _PRIVATE_NAMES = (
+    "_create_socket_connection",
     "_in_messages",
     "_in_packet",
     "_last_bytes_received",
@@ -228,6 +229,16 @@ class FastClient(paho.Client):
         self._unconfirmed.clear()
         self._confirmed.clear()
         return super().reconnect()
+
+    def _create_socket_connection(self) -> socket.socket:
+        """Connect as paho does, but never hold a small packet back.
+
+        By default the kernel keeps PUBACKs until the broker's side has confirmed the bytes before them, up to a round
+        trip or 40 ms later; and what is not acknowledged keeps the broker from sending more.
+        """
+        connection = super()._create_socket_connection()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
 
     def _hand_over(self, limit: int) -> list[Message]:
         taken = self._inbox

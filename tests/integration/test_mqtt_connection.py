@@ -30,6 +30,9 @@ Protocol = Literal[5, "3.1.1"]
 Connect = Callable[..., Connection]
 
 both = pytest.mark.parametrize("protocol", [5, "3.1.1"])
+CONNACK_3 = b"\x20\x02\0\0"
+CONNACK_5 = b"\x20\x03\0\0\0"
+PUBLISH_3 = b"\x32\x06\0\1a\0\1x"
 DEADLINE = 15.0
 """Seconds after which a test that waits for something has failed."""
 
@@ -223,6 +226,39 @@ def test_an_oversize_payload_is_a_message_with_its_beginning(
     big, next_one = read_count(connection, 2)
     assert (big.payload, big.oversize) == (b"x" * KEPT_OF_OVERSIZE, 5_000_000)
     assert (next_one.payload, next_one.oversize) == (b"y" * 100_000, 0)
+
+
+def test_acknowledgements_do_not_wait_for_each_other(connect: Connect) -> None:
+    """The second goes out before the broker's side has confirmed the bytes of the first, which takes it 40 ms."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connection = connect(f"mqtt://127.0.0.1:{listener.getsockname()[1]}", protocol="3.1.1")
+    gaps = []
+
+    def serve() -> None:
+        broker, _ = listener.accept()
+        with broker:
+            broker.recv(65_536)
+            broker.sendall(CONNACK_3 + 10 * (PUBLISH_3 + PUBLISH_3))
+            for _ in range(10):
+                broker.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+                broker.recv(4, socket.MSG_WAITALL)
+                first = time.perf_counter()
+                broker.recv(4, socket.MSG_WAITALL)
+                gaps.append(time.perf_counter() - first)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    messages = read_count(connection, 20, acknowledge=False)
+    for number in range(0, 20, 2):
+        connection.acknowledge(messages[number : number + 1])
+        connection.acknowledge(messages[number + 1 : number + 2])
+        deadline = time.monotonic() + DEADLINE
+        while len(gaps) <= number // 2:
+            assert time.monotonic() < deadline
+            connection.read(1, 0.005)
+    thread.join(DEADLINE)
+    listener.close()
+    assert min(gaps) < 0.02
 
 
 def test_wake_ends_a_wait(mosquitto: Mosquitto, connect: Connect) -> None:
@@ -462,9 +498,6 @@ def test_filters_of_a_former_configuration_are_dropped(
     client.publish("former/old", "x")
     client.publish("former/new", "y")
     assert [message.topic for message in read_count(second, 1)] == ["former/new"]
-
-
-CONNACK_5 = b"\x20\x03\0\0\0"
 
 
 class ScriptedBroker:
