@@ -31,6 +31,7 @@ from processor.outbox import Bounds
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting
+from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import Settings, client_options, load_filter
@@ -127,7 +128,16 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         return Selection(active, model.labels, field_names)
 
     decoders = [decoder(source) for source in settings.sources]
-    intake = Intake(settings.sources, decoders, windows, settings.topic_prefix)
+    receipts = Receipts(store.receipts())
+    subscriptions = _subscriptions(settings)
+    session = BrokerSession(
+        store.meta("session"),
+        [one.filter for one in subscriptions],
+        wanted=settings.broker.session_expiry > 0,
+        metrics=metrics,
+    )
+    copies = RetainedCopies(session, receipts, mqtt_5=settings.broker.protocol != "3.1.1")
+    intake = Intake(settings.sources, decoders, windows, settings.topic_prefix, copies)
     computation = Computation(
         settings.id,
         intake=intake,
@@ -142,25 +152,19 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), clock)
         for bridge in settings.bridges
     ]
-    receipts = Receipts(store.receipts())
-    subscriptions = _subscriptions(settings)
-    session = BrokerSession(
-        store.meta("session"),
-        [one.filter for one in subscriptions],
-        wanted=settings.broker.session_expiry > 0,
-        metrics=metrics,
-    )
 
-    def connected(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
-        intake.ignore_retained = session_present and settings.broker.protocol == "3.1.1"
-        if receipts.connected(connection.connects, session_present=session_present):
-            with suppress(StateFull):  # they stay, and hold no identifier of the new session for long
-                store.forget_receipts()
+    def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
+        receipts.connected(connection.connects, session_present=session_present)
         session.connected(session_present=session_present)
+        if not session_present:
+            with suppress(StateFull):  # what we know stays, and holds little of the new session for long
+                store.forget_session({"session": session.memory()})
+
+    def connected(_session_present: bool) -> None:  # noqa: FBT001 - as above
         steering.connected()
         reporting.connected()
 
-    connection = _connect(settings, subscriptions, clock, session, connected)
+    connection = _connect(settings, subscriptions, session, accepted, connected)
     reporting = Reporting(
         root=settings.root,
         source=connection,
@@ -225,6 +229,8 @@ def _subscriptions(settings: Settings) -> list[Subscription]:
     root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
     own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0)]
+    if settings.broker.protocol == "3.1.1":
+        own.append((f"{root}/settled", 1))
     subscriptions = [
         *(Subscription(text, qos, identifier(text)) for text, qos in data),
         *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
@@ -238,8 +244,8 @@ def _subscriptions(settings: Settings) -> list[Subscription]:
 def _connect(
     settings: Settings,
     subscriptions: Sequence[Subscription],
-    clock: SystemClock,
     session: BrokerSession,
+    accepted: Callable[[bool], None],
     connected: Callable[[bool], None],
 ) -> Connection:
     broker = settings.broker
@@ -252,7 +258,7 @@ def _connect(
         will_payload=b"offline",
         subscriptions=subscriptions,
         unsubscribe=session.left,
-        clock=clock,
+        on_accepted=accepted,
         on_connected=connected,
         on_unsubscribed=session.unsubscribed,
         on_state=log.info,

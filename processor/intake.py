@@ -13,6 +13,7 @@ import numpy as np
 from processor import topics
 from processor.mqtt.properties import subscription_identifiers
 from processor.protocols import Decoder
+from processor.retained import RetainedCopies
 from processor.settings import Source
 from processor.types import DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
 from processor.windows import WindowBuffer
@@ -37,7 +38,7 @@ class _Route:
         around: text before and after the key that is in the payload.
         problem: why no stream can be named.
         slot, generation: where the windows keep the stream, as of that generation.
-        retained_on: connection over which its retained message came last, where several subscriptions match.
+        retained_on: connection over which its retained message came last.
     """
 
     source: int
@@ -80,16 +81,15 @@ class _Pile:
 
 
 class Intake:
-    """Decodes batches for one window buffer. Used by the pipeline thread.
-
-    Attributes:
-        ignore_retained: whether retained messages are repeats: MQTT 3.1.1 sends them with each SUBSCRIBE, also when the
-            broker had kept our session. What is published while we are subscribed does not carry the flag; what was
-            sent with an earlier SUBSCRIBE and not acknowledged comes again with the DUP flag.
-    """
+    """Decodes batches for one window buffer. Used by the pipeline thread."""
 
     def __init__(
-        self, sources: Sequence[Source], decoders: Sequence[Decoder], windows: WindowBuffer, prefix: str
+        self,
+        sources: Sequence[Source],
+        decoders: Sequence[Decoder],
+        windows: WindowBuffer,
+        prefix: str,
+        copies: RetainedCopies | None = None,
     ) -> None:
         """Prepare.
 
@@ -98,8 +98,9 @@ class Intake:
             decoders: one for each source.
             windows: opens the streams' slots.
             prefix: topics under it are processors' own and never readings.
+            copies: tells retained messages that were read before; None: there are none.
         """
-        self.ignore_retained = False
+        self._copies = copies
         self._sources = sources
         self._decoders = decoders
         self._windows = windows
@@ -117,7 +118,7 @@ class Intake:
             route = routes.get(message.topic) or self._route(message.topic)
             if (
                 route.source < 0
-                or (message.retain and self._came_before(message, route))
+                or (message.retain and self._came_before(message, route, messages[:position]))
                 or (route.identifier and not _is_copy(message, route.identifier))
             ):
                 taken.ignored += 1
@@ -136,15 +137,14 @@ class Intake:
             self._join(parts, taken)
         return taken
 
-    def _came_before(self, message: Message, route: _Route) -> bool:
+    def _came_before(self, message: Message, route: _Route, earlier: Sequence[Message]) -> bool:
         """Whether a retained message is a further copy: one comes for each matching SUBSCRIBE, here or earlier."""
-        if self.ignore_retained and not message.dup:
+        if self._copies is None or not self._copies.can_come(message, overlapping=route.identifier > 0):
+            return False
+        if route.retained_on == message.connection:
             return True
-        if not route.identifier or subscription_identifiers(message.properties):
-            return False  # there is one SUBSCRIBE only, or the copy that counts says so itself
-        again = route.retained_on == message.connection
         route.retained_on = message.connection
-        return again
+        return self._copies.came_before(message, earlier)
 
     def _nothing(self) -> Readings:
         empty = np.empty(0, np.int64)

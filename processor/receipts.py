@@ -16,10 +16,13 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from processor.store import RECEIPT_BYTES, RECEIPTS_KEPT
 from processor.types import Message
 
 _RECEIPT: Final = struct.Struct("<HI")
+_COLUMNS: Final = np.dtype([("identifier", "<u2"), ("digest", "<u4")])
 _SEARCHED: Final = 32_767
 
 
@@ -34,18 +37,12 @@ class Receipts:
         self._listening = False
         self._next: int | None = None  # where in _known the next repeat is expected
 
-    def connected(self, connection: int, *, session_present: bool) -> bool:
-        """Take note of a connection, by its number.
-
-        Returns:
-            Whether what was known is void: a new session numbers its packets anew.
-        """
+    def connected(self, connection: int, *, session_present: bool) -> None:
+        """Take note of a connection, by its number; a new session numbers its packets anew."""
         if session_present:
             self._resumed = connection
-            return False
-        void = bool(self._known)
-        self._known.clear()
-        return void
+        else:
+            self._known.clear()
 
     def fresh(self, messages: Sequence[Message]) -> list[Message]:
         """Return the messages that were not taken in before; the others need only be acknowledged again.
@@ -87,6 +84,11 @@ class Receipts:
             position += RECEIPT_BYTES - 1
         return None
 
+    def hold(self, message: Message) -> bool:
+        """Whether a message with this topic and payload was taken in, in this session, whatever its identifier."""
+        digests = np.frombuffer(self._known, _COLUMNS)["digest"]
+        return bool((digests == _digest(message)).any())
+
     def committed(self, packed: bytes) -> None:
         """Remember messages whose effect is on disk, as `pack` gave them."""
         self._known += packed
@@ -99,7 +101,8 @@ class Receipts:
 
 def pack(messages: Sequence[Message]) -> bytes:
     """Return the receipts of the messages at QoS 1 and 2, in order."""
-    crc = zlib.crc32
-    return b"".join(
-        [_RECEIPT.pack(m.mid, crc(m.payload, crc(m.topic.encode("utf-8", "surrogatepass")))) for m in messages if m.qos]
-    )
+    return b"".join([_RECEIPT.pack(message.mid, _digest(message)) for message in messages if message.qos])
+
+
+def _digest(message: Message) -> int:
+    return zlib.crc32(message.payload, zlib.crc32(message.topic.encode("utf-8", "surrogatepass")))

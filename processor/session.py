@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from processor import topics
 from processor.metrics import Metrics
 from processor.types import Message
 
@@ -21,6 +22,7 @@ class BrokerSession:
 
     Attributes:
         left: filters of a former configuration that it may still hold.
+        settled: filters whose retained messages, as the session's first SUBSCRIBE brought them, are all on disk.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class BrokerSession:
         """
         known = {"filters": [], "connected": False, "dropped": None} if kept is None else kept
         self.left = sorted(set(known["filters"]) - set(filters))
+        self.settled = frozenset(known.get("settled", ())) & frozenset(filters)
         self._filters = sorted(filters)
         self._connected_before = bool(known["connected"])
         self._dropped: int | None = known["dropped"]
@@ -46,6 +49,7 @@ class BrokerSession:
         """Take note of a connection; a session that should have been there and was not is said and counted."""
         if not session_present:
             self.left = []
+            self.settled = frozenset()
             if self._connected_before and self._wanted:
                 self._metrics.add("lost_sessions")
                 log.warning(
@@ -55,19 +59,38 @@ class BrokerSession:
                 )
         self._connected_before = True
 
+    @property
+    def all_settled(self) -> bool:
+        """Whether nothing retained is new any more."""
+        return len(self.settled) == len(self._filters)
+
+    def settle(self) -> bool:
+        """All that the broker sends with a SUBSCRIBE has come; whether that is news, and to be kept on disk."""
+        news = not self.all_settled
+        self.settled = frozenset(self._filters)
+        return news
+
+    def is_settled(self, topic: str) -> bool:
+        """Whether what is retained on a topic was read before."""
+        return any(topics.matches(text, topic) for text in self.settled)
+
     def unsubscribed(self) -> None:
         """The broker holds no filter of a former configuration any more."""
         self.left = []
 
-    def take(self, message: Message) -> None:
-        """Compare how many messages the broker says it has dropped with what it said before, here or in another run."""
+    def take(self, message: Message) -> bool:
+        """Compare how many messages the broker says it has dropped with what it said before, here or in another run.
+
+        Returns:
+            Whether it is news, and to be kept on disk.
+        """
         text = message.payload
         if len(text) > _LONGEST_NUMBER or not text.isdigit():
-            return
+            return False
         total, before = int(text), self._dropped
         self._dropped = total
         if before is None:
-            return
+            return True
         more = total - before if total >= before else total  # it counts from its own start
         if more:
             self._metrics.add("broker_dropped_messages", more)
@@ -75,8 +98,14 @@ class BrokerSession:
                 "The broker has dropped %d messages because some client's queue was full; ours may have been among "
                 "them. Let it keep more for clients that are away or slow (Mosquitto: max_queued_messages).", more,
             )  # fmt: skip
+        return total != before
 
     def memory(self) -> dict[str, Any]:
         """Return what has to survive a restart."""
         filters = sorted({*self._filters, *self.left})
-        return {"filters": filters, "connected": self._connected_before, "dropped": self._dropped}
+        return {
+            "filters": filters,
+            "connected": self._connected_before,
+            "dropped": self._dropped,
+            "settled": sorted(self.settled),
+        }

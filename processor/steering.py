@@ -50,7 +50,8 @@ class Steering:
     """Applies what operators send, and answers.
 
     Attributes:
-        topics: where filters, commands, other instances' announcements and what the broker says of itself arrive.
+        topics: where filters, commands, other instances' announcements, what the broker says of itself and our own
+            marks arrive.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Steering:
         self._identifiers = frozenset(subscriptions.values())
         self._instance = f"{secrets.token_hex(8)} {socket.gethostname()}"
         self._before_us = ""
+        self._mark = b""
         self._connections = 0
         self._announce_at: float | None = None
         self._flushes: list[tuple[float, list[int], Message, Command]] = []
@@ -122,14 +124,10 @@ class Steering:
         Raises:
             SessionTakenOver: another processor with our id has connected since we did.
         """
-        if message.topic.endswith("/instance"):
-            self._compare_instance(message)
-            return {}, _nothing
-        if message.topic == DROPPED_TOPIC:
-            self._session.take(message)
-            return {}, _nothing
         if message.topic.endswith("/filter"):
             return self._apply_filter(message)
+        if not message.topic.endswith("/command"):
+            return self._take_note(message), _nothing
         if message.retain:  # asked of whoever was here then; a pause must not come back with every restart
             log.warning("A retained command on %s is ignored; publish commands without retain.", message.topic)
             return {}, _nothing
@@ -138,6 +136,17 @@ class Steering:
             log.warning("A command on %s was refused: %s", message.topic, command)
             return {}, lambda: self._respond(message, {"status": "error", "error": command})
         return self._carry_out(command, message)
+
+    def _take_note(self, message: Message) -> dict[str, Any]:
+        """Look at what is neither a filter nor a command; return what has to be on disk for it."""
+        if message.topic.endswith("/instance"):
+            self._compare_instance(message)
+            news = False
+        elif message.topic == DROPPED_TOPIC:
+            news = self._session.take(message)
+        else:
+            news = message.payload == self._mark and self._session.settle()
+        return {"session": self._session.memory()} if news else {}
 
     def _apply_filter(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         offer = self._filters.offer(message.payload, "topic", message.arrival, cut_from=message.oversize)
@@ -231,6 +240,10 @@ class Steering:
     def connected(self) -> None:
         """Take note of a connection; others learn of us, or we of them."""
         self._connections += 1
+        if f"{self._root}/settled" in self.topics and not self._session.all_settled:
+            # It comes back behind all that the broker sends for the SUBSCRIBEs of this connection (retained.py).
+            self._mark = f"{self._instance} {self._connections}".encode()
+            self._source.publish(f"{self._root}/settled", self._mark, qos=1)
         if self._connections == 1:
             self._announce()
         else:

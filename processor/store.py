@@ -272,14 +272,18 @@ class Store:
         with explained(self._directory):
             return b"".join(row[0] for row in self._connection.execute("SELECT packets FROM receipts ORDER BY first"))
 
-    def forget_receipts(self) -> None:
-        """Forget them: the broker started a new session, so packet identifiers mean something else.
+    def forget_session(self, meta: Mapping[str, Any]) -> None:
+        """Forget the receipts: the broker began a new session, so packet identifiers mean something else.
+
+        Args:
+            meta: values to set in the same transaction.
 
         Raises:
             StateFull: there is no room; they stay, and may be forgotten later.
         """
         with self._writing():
             self._connection.execute("DELETE FROM receipts")
+            self._set(meta)
 
     def tidy(self, now: int, meta: Mapping[str, Any] | None = None) -> bool:
         """Drop samples older than the outbox's `max_age`, and keep the log that SQLite writes first from growing.

@@ -104,6 +104,7 @@ class Connection:
         subscriptions: Sequence[Subscription] = (),
         unsubscribe: Sequence[str] = (),
         clock: Clock | None = None,
+        on_accepted: Callable[[bool], None] | None = None,
         on_connected: Callable[[bool], None] | None = None,
         on_unsubscribed: Callable[[], None] | None = None,
         on_state: Callable[[str], None] | None = None,
@@ -126,6 +127,8 @@ class Connection:
             subscriptions: made at each connect.
             unsubscribe: filters of a former configuration, dropped when the broker has kept the session.
             clock: a running one.
+            on_accepted: called within `read`, when the broker has accepted us, with whether it had kept the session; in
+                a new one nothing comes before this returns, because it has not been sent the subscriptions.
             on_connected: called within `read`, when the broker has accepted us and been sent the subscriptions, with
                 whether it had kept the session.
             on_unsubscribed: called within `read` and `serve`, when the broker has dropped all of `unsubscribe`; it must
@@ -165,6 +168,7 @@ class Connection:
         self._client_id = client_id
         self._subscriptions = tuple(subscriptions)
         self._unsubscribe = list(unsubscribe)
+        self._on_accepted = on_accepted
         self._on_connected = on_connected
         self._on_unsubscribed = on_unsubscribed
         self._on_state = on_state
@@ -381,6 +385,8 @@ class Connection:
         self._online_since = self._clock.monotonic()
         self.refused = {}
         self._subscribing = {}
+        if self._on_accepted is not None:
+            self._on_accepted(connack.session_present)
         if connack.session_present and self._unsubscribe:
             self._client.unsubscribe(self._unsubscribe)
         identify = getattr(limits, "SubscriptionIdentifierAvailable", 1) == 1

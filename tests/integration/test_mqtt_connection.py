@@ -132,6 +132,24 @@ def test_a_flood_arrives_in_order_and_acknowledged(
 
 
 @both
+def test_the_owner_hears_of_a_session_before_anything_comes(
+    mosquitto: Mosquitto, connect: Connect, protocol: Protocol
+) -> None:
+    """Before the broker is sent the subscriptions: what was known of an older session can be forgotten first."""
+    heard: list[str] = []
+    connection: Connection
+    connection = connect(
+        mosquitto.url,
+        protocol=protocol,
+        subscriptions=[Subscription("heard/#", 1)],
+        on_accepted=lambda present: heard.append(f"accepted {present} {len(connection._subscribing)}"),
+        on_connected=lambda present: heard.append(f"connected {present} {len(connection._subscribing)}"),
+    )
+    subscribed(connection)
+    assert heard == ["accepted False 0", "connected False 1"]
+
+
+@both
 def test_the_session_outlives_a_restart_of_the_broker(
     mosquitto_factory: MosquittoFactory, mqtt_client: MqttClientFactory, connect: Connect, protocol: Protocol
 ) -> None:

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from processor import intake, topics
 from processor.decoders import decoder
 from processor.intake import Intake, Taken, filters, identifier
+from processor.metrics import Metrics
+from processor.receipts import Receipts
+from processor.retained import RetainedCopies
 from processor.sections import Source
+from processor.session import BrokerSession
 from processor.types import Message, StreamName
 from processor.windows import Shape, WindowBuffer
 
@@ -21,11 +25,12 @@ from processor.windows import Shape, WindowBuffer
 class Bench:
     """An intake over its windows, fed by topic and payload."""
 
-    def __init__(self, *sources: dict[str, Any], max_streams: int = 100) -> None:
+    def __init__(self, *sources: dict[str, Any], max_streams: int = 100, copies: RetainedCopies | None = None) -> None:
         """Make sources of one field, `v`, unless told otherwise."""
         self.sources = [Source.model_validate({"fields": ["v"], **source}) for source in sources]
         self.windows = WindowBuffer(Shape(2, 1, len(self.sources[0].fields)), max_streams)
-        self.intake = Intake(self.sources, [decoder(source) for source in self.sources], self.windows, "mlade")
+        decoders = [decoder(source) for source in self.sources]
+        self.intake = Intake(self.sources, decoders, self.windows, "mlade", copies)
 
     def take(self, *messages: Message) -> Taken:
         """Take a batch; its slots stay as they are until `done`."""
@@ -280,20 +285,16 @@ def test_readings_of_many_channels() -> None:
 
 def test_a_retained_message_comes_once_whatever_the_subscribes() -> None:
     """MQTT 3.1.1 sends it with each SUBSCRIBE that matches; live copies do not carry the flag."""
-    bench = Bench({"name": "s", "topics": ["r/#", "r/+"]}, {"name": "single", "topics": ["single"]})
+    session = BrokerSession(None, ["r/#", "r/+", "single"], wanted=True, metrics=Metrics())
+    copies = RetainedCopies(session, Receipts(), mqtt_5=False)
+    bench = Bench({"name": "s", "topics": ["r/#", "r/+"]}, {"name": "single", "topics": ["single"]}, copies=copies)
     copy: dict[str, Any] = {"retain": True, "connection": 1}
     assert bench.names(message("r/1", **copy), message("r/1", **copy), message("single", **copy)) == [
         StreamName("s", "r/1"),
         StreamName("single", "single"),
     ]
-    assert bench.names(message("r/1", retain=True, connection=2), message("r/1", connection=2)) == [
+    later: dict[str, Any] = {"retain": True, "connection": 2}
+    assert bench.names(message("r/1", connection=2), message("r/1", **later), message("r/2", **later)) == [
         StreamName("s", "r/1"),
-        StreamName("s", "r/1"),
+        StreamName("s", "r/2"),
     ]
-
-
-def test_on_a_kept_session_only_what_was_not_acknowledged_counts_of_what_is_retained() -> None:
-    """It comes again with the DUP flag; without it a retained message was there before."""
-    bench = Bench({"name": "s", "topics": ["t"]})
-    bench.intake.ignore_retained = True
-    assert bench.names(message("t", retain=True), message("t", retain=True, dup=True)) == [StreamName("s", "t")]

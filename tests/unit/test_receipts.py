@@ -51,6 +51,16 @@ def test_equal_content_under_another_identifier_is_no_repeat() -> None:
     assert receipts.fresh([message(2, b"same"), message(3, b"same")]) == [message(3, b"same")]
 
 
+def test_what_was_taken_in_is_known_by_its_content_too() -> None:
+    """Until the broker begins a new session."""
+    receipts = Receipts()
+    receipts.committed(pack([message(1, b"one"), message(2, b"two")]))
+    assert receipts.hold(message(7, b"two"))
+    assert not receipts.hold(message(1, b"three"))
+    receipts.connected(1, session_present=False)
+    assert not receipts.hold(message(7, b"two"))
+
+
 def test_equal_identifier_with_other_content_is_no_repeat() -> None:
     """Identifiers are used again."""
     receipts = Receipts()
@@ -81,9 +91,11 @@ def test_a_new_session_makes_what_was_known_void() -> None:
     """The broker numbers its packets anew."""
     receipts = Receipts()
     receipts.committed(pack([message(1)]))
-    assert receipts.connected(1, session_present=False)
+    receipts.connected(1, session_present=False)
     assert receipts.fresh([message(1)]) == [message(1)]
-    assert not receipts.connected(1, session_present=False)
+    receipts.connected(2, session_present=True)
+    again = message(1, connection=2)
+    assert receipts.fresh([again]) == [again]
 
 
 def test_without_a_reconnect_nothing_is_a_repeat() -> None:

@@ -45,6 +45,24 @@ def test_filters_that_left_are_dropped_until_the_broker_has_done_so() -> None:
     assert Run(second, ["b", "c"]).session.left == []
 
 
+def test_what_was_retained_is_settled_by_filter_and_session() -> None:
+    """A filter that is new to the configuration has retained messages of its own; so has a new session."""
+    first = Run(filters=["a", "b"])
+    first.lost(session_present=False)
+    assert not first.session.is_settled("a")
+    assert first.session.settle()
+    assert not first.session.settle()
+    second = Run(first, ["a", "c/#"])
+    second.lost(session_present=True)
+    assert second.session.is_settled("a")
+    assert not second.session.is_settled("b")
+    assert not second.session.is_settled("c/1")
+    assert second.session.settle()
+    assert second.session.is_settled("c/1")
+    second.lost(session_present=False)
+    assert not second.session.is_settled("a")
+
+
 def test_a_filter_that_came_back_is_kept() -> None:
     """Between two changes of the configuration nothing had been dropped yet."""
     killed = Run(Run(filters=["a", "b"]), ["b"])

@@ -102,8 +102,9 @@ def test_the_receipts_are_bounded(tmp_path: Path) -> None:
     kept = store.receipts()
     assert RECEIPTS_KEPT * RECEIPT_BYTES <= len(kept) <= 3 * RECEIPTS_KEPT * RECEIPT_BYTES
     assert (kept[-1], kept[-1] - kept[0]) == (59, len(kept) // (4000 * RECEIPT_BYTES) - 1)
-    store.forget_receipts()
+    store.forget_session({"n": None})
     assert store.receipts() == b""
+    assert store.meta("n") is None
     store.close()
 
 
