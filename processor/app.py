@@ -213,6 +213,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         clock=clock,
         age=age,
         notify=notify,
+        resumes=settings.broker.session_expiry > 0,
         max_batch=batch.max_size,
         max_delay=batch.max_delay / NS,
         seconds_per_window=model.seconds_per_window,

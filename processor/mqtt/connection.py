@@ -168,6 +168,7 @@ class Connection:
         self._soon_lost = 0
         """Connections in a row that were accepted and did not hold."""
         self._next_service = 0.0
+        self._renewing = False
         self._closed = False
         # What paho's callbacks have noted, to be acted upon when paho has returned:
         self._connack: _Connack | None = None
@@ -250,7 +251,7 @@ class Connection:
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Tell the broker that `messages` need not be sent again; those of a lost connection are skipped."""
-        if self.online:
+        if self.online and not self._renewing:
             self._client.acknowledge(messages)
 
     def publish(
@@ -258,6 +259,15 @@ class Connection:
     ) -> None:
         """Queue one message of our own; while there is no connection QoS 0 is dropped. Never blocks."""
         self._publisher.publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
+
+    def renew(self, connection: int) -> None:
+        """Make a connection anew, if it is still the present one: the broker sends again what was not acknowledged."""
+        if self.online and not self._renewing and connection == self._client.connection:
+            self._renewing = True
+            self._why_lost = "there was no room for all that it sent, so that it is asked to send the rest again"
+            self._publisher.stop()
+            self._client.disconnect()
+            self._serve()
 
     def wake(self) -> None:
         """Make a `read` that waits, or the next one to wait, return. May be called by any thread."""
@@ -402,7 +412,7 @@ class Connection:
     def _lose(self) -> None:
         """Note that there is no connection, and when to try again."""
         if self.online:
-            held = self._clock.monotonic() - self._online_since >= _STABLE
+            held = self._renewing or self._clock.monotonic() - self._online_since >= _STABLE
             self._soon_lost = 0 if held else self._soon_lost + 1
             if held:
                 self._attempts.forget_failures()
@@ -423,7 +433,7 @@ class Connection:
             hint = hint if self._mqtt_5 and not self.connects else ""
             why = self._why_lost or f"it closed the connection instead of accepting it{hint}"
             sentence = f"No connection to the broker {self._address}: {why}. Trying again."
-        self.online = False
+        self.online = self._renewing = False
         self._publisher.stop()
         self._why_lost = ""
         if self._socket is not None:
