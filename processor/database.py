@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from processor.errors import StateError, StateForeign, StateFull
+from processor.errors import StateDamaged, StateError, StateForeign, StateFull
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,11 @@ _APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
 _VERSION: Final = 2
 _WAL_LIMIT: Final = 64 << 20
 _CHECKED: Final = 64 << 20
-"""Bytes up to which a file is checked as a whole at the start; it takes about a tenth of a second."""
+"""Bytes up to which a file is checked as a whole at the start; it takes about a tenth of a second.
+
+Of a larger one that is done for what the start needs. Damage that is met elsewhere leaves a mark for the next start."""
+_NEEDED: Final = ("meta", "streams", "journal", "snapshots", "receipts", "bridges", "claims")
+_MARK: Final = ".damaged"
 _NO_ROOM: Final = frozenset(
     (
         sqlite3.SQLITE_FULL,
@@ -70,11 +74,38 @@ def is_full(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", None) in _NO_ROOM
 
 
+def is_damaged(error: sqlite3.Error) -> bool:
+    """Whether a statement failed because the file is damaged, or no database at all."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def state_error(error: sqlite3.Error, directory: Path) -> StateError:
-    """Return what SQLite said as an error of ours."""
+    """Return what SQLite said as an error of ours. Damage is marked, so that the next start looks at the whole file."""
     if is_full(error):
         return StateFull(f"there is no room to write in {directory} ({error}); free some disk space")
+    if is_damaged(error):
+        with suppress(OSError):  # a disk that is full, or read-only now: the damage will be met again
+            (directory / f"{FILE_NAME}{_MARK}").touch()
+        return StateDamaged(
+            f"the state {directory / FILE_NAME} is damaged ({error}); at the next start it is set aside, and a new one "
+            "is begun"
+        )
     return StateError(f"the state in {directory} cannot be written: {error}")
+
+
+@contextmanager
+def explained(directory: Path) -> Iterator[None]:
+    """Raise what SQLite says inside as an error of ours.
+
+    Raises:
+        StateFull: there is no room.
+        StateError: something else.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise state_error(error, directory) from error
 
 
 @contextmanager
@@ -103,13 +134,16 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         return _connect(path)
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        if not is_damaged(error):
             raise state_error(error, path.parent) from error
         reason = str(error)
     except _NotOursError:
         reason = "it belongs to another program"
     aside = _set_aside(path)
-    log.error("%s cannot be used (%s). It was set aside as %s and a new one was begun.", path, reason, aside)
+    log.error(
+        "%s cannot be used (%s). It was set aside as %s, with the samples in it that were not delivered yet, and a new "
+        "one was begun.", path, reason, aside,
+    )  # fmt: skip
     return _connect(path)
 
 
@@ -157,13 +191,26 @@ def _examine(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} was written by a newer mlade (schema {version}, this one knows {_VERSION}); "
             "run that version, or move the file away"
         )
-    if path.stat().st_size < _CHECKED:
-        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if sound != "ok":
-            error = sqlite3.DatabaseError(sound)
+    _check(connection, path)
+    return int(version)
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise when the file is found to be damaged."""
+    mark = path.with_name(path.name + _MARK)
+    if mark.exists():
+        checks = ["integrity_check(1)"]
+    elif path.stat().st_size < _CHECKED:
+        checks = ["quick_check(1)"]
+    else:
+        checks = [f"quick_check({table})" for table in _NEEDED]
+    for check in checks:
+        (found,) = connection.execute(f"PRAGMA {check}").fetchone()
+        if found != "ok":
+            error = sqlite3.DatabaseError(found)
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
-    return int(version)
+    mark.unlink(missing_ok=True)
 
 
 def _set_aside(path: Path) -> Path:
@@ -175,4 +222,5 @@ def _set_aside(path: Path) -> Path:
         companion = path.with_name(path.name + suffix)
         if companion.exists():
             companion.rename(aside.with_name(aside.name + suffix))
+    path.with_name(path.name + _MARK).unlink(missing_ok=True)
     return aside

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
+from processor.database import is_damaged
 from processor.errors import BridgeError
 from processor.ledger import FIRST_DELAY, Ledger, jittered, next_delay
 from processor.outbox import Claim, Outbox, Waiting
@@ -77,7 +78,11 @@ class Delivery:
         self._wake.set()
 
     def run(self) -> None:
-        """Deliver until told to stop. The delivery thread."""
+        """Deliver until told to stop. The delivery thread.
+
+        Raises:
+            StateDamaged: the database is damaged.
+        """
         self._outbox.open(claims=self._bridge.shipment.claims > 0)
         delay = 0.0
         try:
@@ -90,6 +95,8 @@ class Delivery:
                     delay = 0.0
                     self._went_well()
                 except (BridgeError, sqlite3.Error) as error:
+                    if isinstance(error, sqlite3.Error) and is_damaged(error):
+                        raise self._outbox.explain(error) from error  # the next start mends it; trying again does not
                     # A delivery that got on before it failed is no failure in a row.
                     delay = next_delay(delay if self._ledger.said == said else 0.0)
                     pause = jittered(delay)

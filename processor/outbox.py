@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from processor import deadletters
-from processor.database import is_full, transaction
-from processor.errors import StateFull
+from processor.database import is_full, state_error, transaction
+from processor.errors import StateError, StateFull
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample
 
@@ -294,6 +294,10 @@ class Outbox:
         self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA wal_autocheckpoint = 0")
+
+    def explain(self, error: sqlite3.Error) -> StateError:
+        """Return what SQLite said as an error of ours."""
+        return state_error(error, self._path.parent)
 
     def close(self) -> None:
         """Disconnect."""

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
-from processor.database import FILE_NAME, is_full, open_database, state_error, transaction
-from processor.errors import StateError, StateFull, StateLocked
+from processor.database import FILE_NAME, explained, is_full, open_database, state_error, transaction
+from processor.errors import StateDamaged, StateError, StateFull, StateLocked
 from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample, StreamName
@@ -117,18 +117,29 @@ class Store:
         self._lock_file = _lock(directory)
         self._reserve = Reserve(directory)
         try:
-            self._connection = open_database(directory / FILE_NAME)
-            self._connection.execute(f"PRAGMA synchronous = {durability}")
-            self._bridges = self._register(bridges)
-            self.totals = Totals.of(self._connection)
-            self._admission = Admission(self._connection, bounds, self.totals, list(self._bridges.values()))
-            (self._next_receipt,) = self._connection.execute(
-                "SELECT ifnull(max(first + length(packets) / ?), 0) FROM receipts", (RECEIPT_BYTES,)
-            ).fetchone()
+            try:
+                self._open(bounds, bridges)
+            except StateDamaged:
+                self._open(bounds, bridges)  # which looks at the whole file now, and sets it aside
             self._reserve.hold()
         except BaseException:
             os.close(self._lock_file)
             raise
+
+    def _open(self, bounds: Bounds, bridges: Sequence[str]) -> None:
+        with explained(self._directory):
+            self._connection = open_database(self._directory / FILE_NAME)
+            try:
+                self._connection.execute(f"PRAGMA synchronous = {self._durability}")
+                self._bridges = self._register(bridges)
+                self.totals = Totals.of(self._connection)
+                self._admission = Admission(self._connection, bounds, self.totals, list(self._bridges.values()))
+                (self._next_receipt,) = self._connection.execute(
+                    "SELECT ifnull(max(first + length(packets) / ?), 0) FROM receipts", (RECEIPT_BYTES,)
+                ).fetchone()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def _register(self, names: Sequence[str]) -> dict[str, int]:
         """Give each bridge its number; what waited only for a bridge that left the configuration goes with it."""
