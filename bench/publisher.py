@@ -10,6 +10,7 @@ from itertools import cycle
 
 from bench.broker import HOST
 from bench.errors import BenchError
+from bench.flood import Flood
 from bench.load import BLOCK
 
 _CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00"
@@ -23,6 +24,8 @@ _SILENCE = 20.0
 """Seconds for the broker to answer before it counts as hung."""
 _NAP = 0.002
 """Seconds between two looks at the PUBACKs with the window full: to wake for each would cost more than all the rest."""
+_OFFERED_AT_ONCE = 256 << 10
+"""Bytes of an endless load in a write."""
 _SHORTEST_WAIT = 0.0002
 """Seconds; a message's time that is nearer is not worth a sleep."""
 
@@ -83,6 +86,18 @@ class Publisher:
                 time.sleep(wait)
             self._socket.sendall(packet(number))
             self._count(qos)
+
+    def offer(self, flood: Flood, rate: float, *, going_on: Callable[[], bool]) -> None:
+        """Publish while `going_on` says so, at `rate` bytes a second or as fast as the broker reads."""
+        block = max(1, _OFFERED_AT_ONCE // flood.packet_bytes)
+        started, sent = time.perf_counter(), 0
+        while going_on():
+            self._socket.sendall(flood.take(block))
+            self._count(block * flood.qos)
+            sent += block * flood.packet_bytes
+            wait = started + sent / rate - time.perf_counter()
+            if wait > _SHORTEST_WAIT:
+                time.sleep(wait)
 
     def _count(self, sent: int) -> None:
         """Take the PUBACKs that have come, and wait for more while the window is full."""

@@ -26,7 +26,8 @@ from processor.intake import Intake, filters, identifier
 from processor.journal import Journal
 from processor.metrics import Metrics
 from processor.model.onnx_model import OnnxModel, load_model
-from processor.mqtt.connection import Connection, Subscription
+from processor.mqtt.connection import Connection
+from processor.mqtt.subscriptions import Subscription
 from processor.outbox import Bounds
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
@@ -216,6 +217,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         clock=clock,
         age=age,
         notify=notify,
+        resumes=settings.broker.session_expiry > 0,
         max_batch=batch.max_size,
         max_delay=batch.max_delay / NS,
         seconds_per_window=model.seconds_per_window,
@@ -249,7 +251,11 @@ def _connect(
     connected: Callable[[bool], None],
 ) -> Connection:
     broker = settings.broker
-    return Connection(
+
+    def tell(sentence: str) -> None:
+        log.log(logging.WARNING if connection.missing else logging.INFO, sentence)
+
+    connection = Connection(
         client_id=settings.client_id,
         session_expiry=broker.session_expiry / NS,
         receive_maximum=broker.receive_maximum,
@@ -261,9 +267,10 @@ def _connect(
         on_accepted=accepted,
         on_connected=connected,
         on_unsubscribed=session.unsubscribed,
-        on_state=log.info,
+        on_state=tell,
         **client_options(settings),
     )
+    return connection
 
 
 @dataclass(slots=True)
@@ -347,7 +354,7 @@ class App:
     def waiting_for(self) -> list[str]:
         """Return what keeps the processor from doing its job, as sentences. Any thread."""
         reasons = [] if self.connection.online else [f"broker: {self.connection.state}"]
-        reasons += [f"subscription {text}: {reason}" for text, reason in dict(self.connection.refused).items()]
+        reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
         return reasons + self.reporting.waiting_for()
 
     def close(self) -> bool:

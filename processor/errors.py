@@ -8,7 +8,7 @@ MladeError                      everything mlade raises on purpose; its text is 
 │   └── SessionTakenOver        another process connected with our client id
 ├── StateError                  the state directory cannot be used
 │   ├── StateLocked             another process owns it
-│   ├── StateForeign            the file in it is not ours, or is newer than this program
+│   ├── StateForeign            the file in it was written by a newer program
 │   └── StateFull               no room on the disk; the same transaction may be tried again
 └── BridgeError                 a bridge could not deliver; tried again after a pause
 """
@@ -102,7 +102,7 @@ class StateLocked(StateError):
 
 
 class StateForeign(StateError):
-    """The database is not mlade's, is damaged, or was written by a newer version."""
+    """The database was written by a newer version."""
 
 
 class StateFull(StateError):

@@ -29,7 +29,8 @@ _LONGEST_CALL: Final = 0.25
 _RETRY: Final = 0.5
 """Seconds between two tries to commit when there is no room."""
 _INBOX_BYTES: Final = 64 << 20
-"""Bytes of messages taken in while nothing can be committed; beyond that the socket is not read."""
+"""Bytes of messages taken in while nothing can be committed. What comes beyond that is let pass, and asked for again by
+connecting anew; from a broker that keeps no session for us it is not read."""
 _BATCH_BYTES: Final = 8 << 20
 """Bytes of messages beyond which a batch waits for no more company."""
 _DRAIN: Final = 1.0
@@ -70,6 +71,7 @@ class Pipeline:
         clock: Clock,
         age: AgeClock,
         notify: Callable[[], None],
+        resumes: bool,
         max_batch: int,
         max_delay: float,
         seconds_per_window: float,
@@ -88,6 +90,7 @@ class Pipeline:
             clock: for deadlines.
             age: for how long samples have waited.
             notify: tells the delivery threads that there is something new.
+            resumes: whether the broker sends again, over a new connection, what was not acknowledged.
             max_batch: messages in a batch at most.
             max_delay: seconds that a small batch waits for company.
             seconds_per_window: what the model takes for one.
@@ -103,10 +106,12 @@ class Pipeline:
         self._clock = clock
         self._age = age
         self._notify = notify
+        self._resumes = resumes
         self._limit = max(1, min(max_batch, int(_LONGEST_CALL / max(seconds_per_window, 1e-9))))
         self._max_delay = max_delay
         self._inbox: deque[list[Message]] = deque()  # read only; a batch, or one that steers us, each
         self._inbox_bytes = 0
+        self._passed: int | None = None  # the connection whose messages are let pass: there was no room for some
         self._work: _Work | None = None  # carried through as far as the store, which had no room yet
         self._retry_at = 0.0
         self._unwritten = b""  # receipts of batches without effect; they are on disk with the next that has one
@@ -123,7 +128,7 @@ class Pipeline:
         deadline = self._clock.monotonic() + _DRAIN
         while self._clock.monotonic() < deadline:
             if not self._inbox:
-                self._sort_in(self._source.buffered(self._limit))
+                self._sort_in(self._wanted(self._source.buffered(self._limit)))
             if not self._advance():
                 break
 
@@ -135,12 +140,14 @@ class Pipeline:
             self._sort_in(self._gather(timeout))
         while self._advance() and self._inbox and not self._stopping:
             self._source.serve(0.0)
+        if self._passed is not None and self._work is None and not self._inbox:
+            self._source.renew(self._passed)
         self._steering.tick()
         self._reporting.tick()
 
     def _gather(self, timeout: float) -> list[Message]:
         """Return what has arrived; a lone message waits for company only if it was told to."""
-        messages = self._source.read(self._limit, timeout)
+        messages = self._wanted(self._source.read(self._limit, timeout))
         if messages and self._max_delay:
             until = self._clock.monotonic() + self._max_delay
             size = _size(messages)
@@ -148,7 +155,7 @@ class Pipeline:
                 left = until - self._clock.monotonic()
                 if left <= 0:
                     break
-                more = self._source.read(self._limit - len(messages), left)
+                more = self._wanted(self._source.read(self._limit - len(messages), left))
                 messages += more
                 size += _size(more)
         return messages
@@ -156,14 +163,16 @@ class Pipeline:
     def _read_while_blocked(self, timeout: float) -> None:
         """Nothing can be committed: keep the connection alive and answer commands, but acknowledge nothing.
 
-        QoS 1 stops at the broker's in-flight limit, or where the inbox is full for a broker that keeps none. QoS 0 has
+        QoS 1 stops at the broker's in-flight limit; what comes before that and beyond the inbox is let pass. QoS 0 has
         no limit: it is dropped and counted.
         """
-        if self._inbox_bytes >= _INBOX_BYTES:
-            self._source.serve(timeout)
-            return
+        if self._inbox_bytes >= _INBOX_BYTES and self._passed is None:
+            if not self._resumes:
+                self._source.serve(timeout)
+                return
+            self._passed = self._inbox[-1][-1].connection
         kept = []
-        for message in self._source.read(self._limit, timeout):
+        for message in self._wanted(self._source.read(self._limit, timeout)):
             steers = self._steers(message)
             if steers and not message.qos and self._steering.answer_while_blocked(message):
                 continue
@@ -172,6 +181,15 @@ class Pipeline:
             else:
                 self._metrics.add("dropped_messages")
         self._sort_in(kept)
+
+    def _wanted(self, messages: list[Message]) -> list[Message]:
+        """Return messages without those to let pass: all that the connection still brings, since their order counts."""
+        if self._passed is None or not messages:
+            return messages
+        wanted = [message for message in messages if not message.qos or message.connection != self._passed]
+        if messages[-1].connection != self._passed:
+            self._passed = None
+        return wanted
 
     def _steers(self, message: Message) -> bool:
         return message.topic in self._steering.topics and self._steering.is_ours(message)

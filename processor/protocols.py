@@ -44,6 +44,10 @@ class Source(Protocol):
         """Tell the broker that `messages` need not be sent again. Never blocks; skips those of a lost connection."""
         ...
 
+    def renew(self, connection: int) -> None:
+        """Make a connection anew, if it is still the present one: the broker sends again what was not acknowledged."""
+        ...
+
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
     ) -> None:

@@ -32,17 +32,21 @@ class Receipts:
     def __init__(self, packed: bytes = b"") -> None:
         """Start with what the store kept of an earlier run, as `pack` gave it."""
         self._known = bytearray(packed)
-        self._resumed: int | None = None  # the connection that goes on with a session, and so may begin with repeats
+        self._resumed: set[int] = set()  # connections that go on with a session, and so may begin with repeats
+        self._void_from: int | None = None  # the connection that began another session, until it is seen
         self._connection: int | None = None  # the one that messages were last seen of
         self._listening = False
         self._next: int | None = None  # where in _known the next repeat is expected
 
     def connected(self, connection: int, *, session_present: bool) -> None:
-        """Take note of a connection, by its number; a new session numbers its packets anew."""
+        """Take note of a connection, by its number; a new session numbers its packets anew.
+
+        Messages of those before it may still come to `fresh`.
+        """
         if session_present:
-            self._resumed = connection
+            self._resumed.add(connection)
         else:
-            self._known.clear()
+            self._void_from = connection
 
     def fresh(self, messages: Sequence[Message]) -> list[Message]:
         """Return the messages that were not taken in before; the others need only be acknowledged again.
@@ -51,12 +55,20 @@ class Receipts:
             messages: of one connection, in the order they came.
         """
         if messages and messages[0].connection != self._connection:
-            self._connection = messages[0].connection
-            self._listening = bool(self._known) and self._connection == self._resumed
-            self._next = None
+            self._begin(messages[0].connection)
         if not self._listening:
             return list(messages)
         return [message for message in messages if not (self._listening and message.qos and self._repeats(message))]
+
+    def _begin(self, connection: int) -> None:
+        """The first messages of a connection have come to be taken in."""
+        if self._void_from is not None and connection >= self._void_from:
+            self._void_from = None
+            self._known.clear()
+        self._connection = connection
+        self._listening = bool(self._known) and connection in self._resumed
+        self._resumed = {later for later in self._resumed if later > connection}
+        self._next = None
 
     def _repeats(self, message: Message) -> bool:
         if not message.dup:  # a broker has to set it on what it sends again (MQTT 5, 3.3.1.1)

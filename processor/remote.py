@@ -17,7 +17,8 @@ import msgspec
 from processor.clock import SystemClock
 from processor.errors import BrokerError, ConfigurationError, MladeError, Problem
 from processor.filter import MAX_BYTES
-from processor.mqtt.connection import Connection, Subscription
+from processor.mqtt.connection import Connection
+from processor.mqtt.subscriptions import Subscription
 from processor.settings import Settings, client_options
 from processor.types import Message
 

@@ -32,8 +32,9 @@ _DAYS_AHEAD: Final = 31
 _DEAD_LETTERS_PER_SECOND: Final = 100
 _MOST_DEAD_LETTERS: Final = 1000
 """Dead letters published at once, after a quiet time."""
-_LOGGED_DEAD_LETTERS: Final = 10
-"""Of a batch's, those that are logged."""
+_LOGGED_PER_SECOND: Final = 1
+_MOST_LOGGED: Final = 10
+"""Dead letters logged at once, after a quiet time."""
 _COUNTERS: Final = (
     "messages",
     "readings",
@@ -50,6 +51,26 @@ _COUNTERS: Final = (
 )
 _REJECTIONS: Final = tuple(reason.label for reason in Reason if reason is not Reason.ACCEPTED)
 """The reasons' names, by their numbers; only the last reason is no rejection."""
+
+
+class _Allowance:
+    """How many of a kind may pass: so many a second, and those saved up in quiet times."""
+
+    def __init__(self, clock: Clock, per_second: float, most: int) -> None:
+        self._clock = clock
+        self._per_second = per_second
+        self._most = most
+        self._left = float(most)
+        self._at = clock.monotonic()
+
+    def take(self, wanted: int) -> int:
+        """Return how many of those `wanted` may pass now."""
+        now = self._clock.monotonic()
+        self._left = min(self._left + (now - self._at) * self._per_second, self._most)
+        self._at = now
+        taken = min(wanted, int(self._left))
+        self._left -= taken
+        return taken
 
 
 class Reporting:
@@ -102,8 +123,9 @@ class Reporting:
         self._blocked_by: str | None = None
         self._started = clock.monotonic()
         self._next_metrics = self._started
-        self._letters_left = float(_MOST_DEAD_LETTERS)
-        self._letters_at = self._started
+        self._to_publish = _Allowance(clock, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
+        self._to_log = _Allowance(clock, _LOGGED_PER_SECOND, _MOST_LOGGED)
+        self._unlogged = 0  # dead letters
         self._last_rates = (self._started, 0, 0)
         self._rates = {"messages": 0.0, "accepted": 0.0}
 
@@ -163,17 +185,14 @@ class Reporting:
             self._source.publish(f"{self._root}/inference/{encode_stream(name.key)}", msgspec.json.encode(body))
 
     def _publish_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Publish at a bounded rate; all of them are in the store anyway."""
-        now = self._clock.monotonic()
-        earned = (now - self._letters_at) * _DEAD_LETTERS_PER_SECOND
-        self._letters_left = min(self._letters_left + earned, float(_MOST_DEAD_LETTERS))
-        self._letters_at = now
-        for letter in letters[:_LOGGED_DEAD_LETTERS]:
+        """Publish and log at a bounded rate; all of them are in the store anyway."""
+        logged = self._to_log.take(len(letters))
+        for letter in letters[:logged]:
             log.warning("Dead letter from %s: %s (%s).", letter.topic, letter.detail, letter.reason)
-        if len(letters) > _LOGGED_DEAD_LETTERS:
-            log.warning("And %d more; mlade deadletters list shows them.", len(letters) - _LOGGED_DEAD_LETTERS)
-        for letter in letters[: int(self._letters_left)]:
-            self._letters_left -= 1
+        self._unlogged += len(letters) - logged
+        if logged:
+            self._log_others()
+        for letter in letters[: self._to_publish.take(len(letters))]:
             body = {
                 "time": timestamp(letter.arrival),
                 "topic": letter.topic,
@@ -182,6 +201,11 @@ class Reporting:
                 "payload": base64.b64encode(letter.payload).decode(),
             }
             self._source.publish(f"{self._root}/deadletter", msgspec.json.encode(body))
+
+    def _log_others(self) -> None:
+        if self._unlogged:
+            log.warning("%d more dead letters; mlade deadletters list shows them.", self._unlogged)
+            self._unlogged = 0
 
     def publish_filter_state(self) -> None:
         """Publish the last answer to a filter, retained."""
@@ -200,6 +224,8 @@ class Reporting:
         now = self._clock.monotonic()
         if now >= self._next_metrics:
             self._next_metrics = now + self._publish_every
+            if self._unlogged and self._to_log.take(1):
+                self._log_others()
             self.refresh()
             self._measure_rates(now)
             self._publish_metrics()

@@ -6,11 +6,13 @@ tests/README.md tells how to use it.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -86,6 +88,10 @@ class Engine(Protocol):
         """Return all it has written, over all its starts."""
         ...
 
+    def write(self, name: str, text: str) -> None:
+        """Write a file beside mosquitto.conf."""
+        ...
+
     def remove(self) -> None:
         """End it in whatever state it is and leave nothing behind."""
         ...
@@ -118,6 +124,10 @@ class BinaryEngine:
     def log(self) -> str:
         """Return the log file's text."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def write(self, name: str, text: str) -> None:
+        """Write into its directory."""
+        (self._directory / name).write_text(text)
 
     def remove(self) -> None:
         """Send SIGKILL and wait."""
@@ -171,6 +181,16 @@ class ContainerEngine:
         return (
             "".join(stream.decode(errors="replace") for stream in self._container.get_logs()) if self._created else ""
         )
+
+    def write(self, name: str, text: str) -> None:
+        """Copy it into the container."""
+        content = text.encode()
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        self._container.get_wrapped_container().put_archive(self.DIRECTORY, archive.getvalue())
 
     def remove(self) -> None:
         """Remove the container, running or not, with its volumes."""
@@ -234,6 +254,10 @@ class Mosquitto:
         """Stop the broker and start it again."""
         self.stop()
         self.start()
+
+    def write(self, name: str, text: str) -> None:
+        """Change one of its `files`; it looks at them when it starts."""
+        self._engine.write(name, text)
 
     def log(self) -> str:
         """Return the broker's log."""

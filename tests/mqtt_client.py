@@ -132,6 +132,7 @@ class MqttClientFactory:
         listener: Listener = "mqtt",
         client_id: str = "",
         session_expiry: int = 0,
+        account: tuple[str, str] | None = None,
     ) -> Client:
         """Connect a client.
 
@@ -142,6 +143,7 @@ class MqttClientFactory:
             client_id: empty: a random one.
             session_expiry: seconds the broker keeps the session of an absent client; 0: a clean session. On MQTT
                 3.1.1 any other value is a persistent session.
+            account: user name and password, where the broker asks for them.
         """
         broker = broker or self._broker()
         options: dict[str, Any] = {}
@@ -157,6 +159,8 @@ class MqttClientFactory:
             transport="websockets" if listener == "websockets" else "tcp",
             reconnect_on_failure=False,
         )
+        if account is not None:
+            client.username_pw_set(*account)
         if listener == "tls":
             if broker.certificates is None:
                 message = "this broker has no TLS listener; make it with mosquitto_factory(tls=True)"

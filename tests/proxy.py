@@ -8,12 +8,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import pytest
 
 _PIECE = 64 << 10
 _PATIENCE = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class _Pair:
+    """One client's connection and ours to the server for it; `greeting` is what the client sent first."""
+
+    client: socket.socket
+    server: socket.socket
+    greeting: bytes = b""
 
 
 class Proxy:
@@ -37,11 +47,11 @@ class Proxy:
         self._delay = delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._pairs: list[_Pair] = []
         self._lock = threading.Lock()
         self._refusing = False
-        self._passing = threading.Event()
-        self._passing.set()
+        self._swallowed: bytes | None = None  # what those begin with whose bytes do not get through
+        self._swallowed_down = True
         self._cut_after: int | None = None
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -58,37 +68,46 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         """End all connections and threads."""
-        self._passing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
         for thread in [self._accepting, *self._threads]:
             thread.join(_PATIENCE)
 
-    def cut(self) -> None:
-        """End every connection at once, both ends in the middle of whatever they sent."""
+    def cut(self, of: bytes = b"") -> None:
+        """End connections at once, both ends in the middle of whatever they sent.
+
+        Args:
+            of: something that the client sent first, such as its client id; absent: every connection.
+        """
         with self._lock:
-            pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            for end in pair:
-                _end(end)
+            ending = [pair for pair in self._pairs if of in pair.greeting]
+            self._pairs = [pair for pair in self._pairs if of not in pair.greeting]
+        for pair in ending:
+            _end(pair.client)
+            _end(pair.server)
 
     def cut_after(self, size: int) -> None:
         """End the connection that carries the `size`-th byte from now on to a client, in mid-packet."""
         with self._lock:
             self._cut_after = size
 
-    def swallow(self) -> None:
-        """Keep connections open, new ones too, and let nothing through: what is sent into them is lost with them."""
-        self._passing.clear()
+    def swallow(self, of: bytes = b"", *, down: bool = True) -> None:
+        """Keep connections open, new ones too, and let nothing through: what is sent into them is lost with them.
+
+        Args:
+            of: as for `cut`.
+            down: what comes from the server, too; False: only what clients send.
+        """
+        self._swallowed_down = down
+        self._swallowed = of
 
     def heal(self) -> None:
         """Let bytes through and clients in again. What was swallowed stays lost: those connections end."""
-        swallowed = not self._passing.is_set()
-        if swallowed:
-            self.cut()
+        if self._swallowed is not None:
+            self.cut(self._swallowed)
         self._refusing = False
-        self._passing.set()
+        self._swallowed = None
 
     def refuse(self) -> None:
         """End every connection, and each new one as soon as it is made."""
@@ -113,27 +132,37 @@ class Proxy:
             for end in (client, server):
                 end.settimeout(None)
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pair = _Pair(client, server)
             with self._lock:
-                self._pairs.append((client, server))
-            for source, target, down in ((client, server, False), (server, client, True)):
-                thread = threading.Thread(target=self._carry, args=(source, target, down), daemon=True)
+                self._pairs.append(pair)
+            for down in (False, True):
+                thread = threading.Thread(target=self._carry, args=(pair, down), daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
-    def _carry(self, source: socket.socket, target: socket.socket, down: bool) -> None:
+    def _carry(self, pair: _Pair, down: bool) -> None:
         """Carry bytes in one direction until either end is gone; `down` is towards the client."""
+        source, target = (pair.server, pair.client) if down else (pair.client, pair.server)
         with suppress(OSError):
             while data := source.recv(_PIECE):
-                if not self._passing.is_set():
-                    continue  # swallowed; the sender's TCP was told that it arrived
+                if not down and not pair.greeting:
+                    pair.greeting = data
+                if self._is_swallowed(pair, down):
+                    continue  # the sender's TCP was told that it arrived
                 if self._delay:
                     time.sleep(self._delay)  # the link's own, not a test's
                 if down and self._last(len(data)):
                     target.sendall(data[: len(data) // 2])
                     break
                 target.sendall(data)
+            if self._is_swallowed(pair, down):
+                return  # nor does the other side learn that this one has ended
         for end in (source, target):
             _end(end)  # wakes the thread of the other direction; the first to come here ends both
+
+    def _is_swallowed(self, pair: _Pair, down: bool) -> bool:
+        of = self._swallowed
+        return of is not None and of in pair.greeting and (self._swallowed_down or not down)
 
     def _last(self, size: int) -> bool:
         with self._lock:

@@ -39,6 +39,14 @@ class ProcessorProcess:
         self.configuration |= changes
         self.file.write_text(json.dumps(self.configuration))  # JSON is YAML
 
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that it takes now (VmRSS)."""
+        if self._process is None:
+            return 0
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
     def start(self) -> None:
         """Start it and return when it is connected."""
         connected = self.log().count("Connected to the broker")

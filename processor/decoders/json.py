@@ -110,8 +110,11 @@ class JsonDecoder:
             index = int(decoded.origin[row])
             if late[row]:
                 ahead = (int(decoded.times[row]) - int(arrivals[index])) / NS
-                found = f"field {self._time_name!r} is {ahead:.12g} s in the future"
-                bad.setdefault(index, Failure(index, "time", f"{found}; max_ahead allows {self._ahead / NS:.12g} s"))
+                detail = (
+                    f"field {self._time_name!r} is {ahead:.12g} s in the future; max_ahead allows "
+                    f"{self._ahead / NS:.12g} s; is this machine's clock right?"
+                )
+                bad.setdefault(index, Failure(index, "time", detail))
             else:
                 column = int(np.argmin(finite[row]))
                 detail = f"field {self._names[column]!r} is {decoded.values[row, column]}; expected a finite number"

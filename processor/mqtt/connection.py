@@ -16,16 +16,16 @@ from urllib.parse import urlsplit
 
 from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from processor.clock import SystemClock
 from processor.errors import BrokerError, SessionTakenOver
 from processor.mqtt.attempts import Attempts
 from processor.mqtt.client import Tls, make_properties, new_client
 from processor.mqtt.publisher import Publisher
+from processor.mqtt.subscriptions import Subscription, Subscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
@@ -55,19 +55,6 @@ _SESSION_TAKEN_OVER = 0x8E
 _log = logging.getLogger(__name__)
 
 
-class Subscription(NamedTuple):
-    """One SUBSCRIBE."""
-
-    filter: str
-    qos: int
-    identifier: int = 0
-    """MQTT 5 subscription identifier, 1 to 268,435,455; 0: none."""
-    control: bool = False
-    """Retained messages are wanted after each connect, not only when the subscription is new."""
-    optional: bool = False
-    """Nothing is said where the broker does not grant it."""
-
-
 class _Connack(NamedTuple):
     """The broker's answer to CONNECT."""
 
@@ -82,7 +69,6 @@ class Connection:
     Attributes:
         state: the last sentence told to `on_state`.
         online: the broker has accepted us and the connection has not been seen to break.
-        refused: filters that the broker did not let us subscribe to, with its reason; of the current connection.
         connects: connections that the broker has accepted.
     """
 
@@ -140,7 +126,6 @@ class Connection:
         """
         self.state = "Not connected yet."
         self.online = False
-        self.refused: dict[str, str] = {}
         self.connects = 0
         self._clock = clock or SystemClock()
         self._client = new_client(
@@ -160,17 +145,20 @@ class Connection:
         )
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_unsubscribe = self._on_unsubscribe
         self._mqtt_5 = str(protocol) == "5"
         self._publisher = Publisher(self._client, mqtt_5=self._mqtt_5)
+        self._subscriptions = Subscriptions(
+            self._client,
+            subscriptions,
+            unsubscribe,
+            mqtt_5=self._mqtt_5,
+            clock=self._clock,
+            on_unsubscribed=on_unsubscribed,
+        )
         self._address = f"{urlsplit(url).scheme}://{self._client.host}:{self._client.port}"
         self._client_id = client_id
-        self._subscriptions = tuple(subscriptions)
-        self._unsubscribe = list(unsubscribe)
         self._on_accepted = on_accepted
         self._on_connected = on_connected
-        self._on_unsubscribed = on_unsubscribed
         self._on_state = on_state
 
         self._attempts = Attempts(self._make_connection, self._clock, lambda: self._signal(b"a"))
@@ -184,19 +172,33 @@ class Connection:
         self._soon_lost = 0
         """Connections in a row that were accepted and did not hold."""
         self._next_service = 0.0
+        self._renewing = False
         self._closed = False
         # What paho's callbacks have noted, to be acted upon when paho has returned:
         self._connack: _Connack | None = None
         self._why_lost = ""
         self._hopeless: BrokerError | None = None
-        self._subscribing: dict[int, Subscription] = {}
-        """SUBSCRIBEs without an answer, by packet identifier."""
 
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.settimeout(0)
         self._wake_sender.settimeout(0)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_receiver, selectors.EVENT_READ)
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no connection though there should be one."""
+        return not self.online and not self._closed
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Filters that the broker does not let us subscribe to now, with its reason. Any thread."""
+        return dict(self._subscriptions.refused)
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether the broker has accepted us and answered every SUBSCRIBE."""
+        return self.online and self._subscriptions.answered
 
     @property
     def bytes_read(self) -> int:
@@ -253,7 +255,7 @@ class Connection:
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Tell the broker that `messages` need not be sent again; those of a lost connection are skipped."""
-        if self.online:
+        if self.online and not self._renewing:
             self._client.acknowledge(messages)
 
     def publish(
@@ -261,6 +263,15 @@ class Connection:
     ) -> None:
         """Queue one message of our own; while there is no connection QoS 0 is dropped. Never blocks."""
         self._publisher.publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
+
+    def renew(self, connection: int) -> None:
+        """Make a connection anew, if it is still the present one: the broker sends again what was not acknowledged."""
+        if self.online and not self._renewing and connection == self._client.connection:
+            self._renewing = True
+            self._why_lost = "there was no room for all that it sent, so that it is asked to send the rest again"
+            self._publisher.stop()
+            self._client.disconnect()
+            self._serve()
 
     def wake(self) -> None:
         """Make a `read` that waits, or the next one to wait, return. May be called by any thread."""
@@ -308,6 +319,8 @@ class Connection:
         if now >= self._next_service:
             self._next_service = now + _LONGEST_WAIT
             self._client.loop_misc()
+            if self.online:
+                self._subscriptions.ask_again()
         if self._connack is not None:
             connack, self._connack = self._connack, None
             if connack.reason.value < _FAILURE:
@@ -383,35 +396,14 @@ class Connection:
         self.online = True
         self.connects += 1
         self._online_since = self._clock.monotonic()
-        self.refused = {}
-        self._subscribing = {}
         if self._on_accepted is not None:
             self._on_accepted(connack.session_present)
-        if connack.session_present and self._unsubscribe:
-            self._client.unsubscribe(self._unsubscribe)
-        identify = getattr(limits, "SubscriptionIdentifierAvailable", 1) == 1
-        for subscription in self._subscriptions:
-            self._subscribe(subscription, identify=identify)
+        self._subscriptions.start(limits, session_present=connack.session_present)
         self._publisher.start(limits)
         kept = "it had kept our session" if connack.session_present else "a new session"
         self._tell(f"Connected to the broker {self._address}: {kept}.")
         if self._on_connected is not None:
             self._on_connected(connack.session_present)
-
-    def _subscribe(self, subscription: Subscription, *, identify: bool) -> None:
-        """Send one SUBSCRIBE; its answer comes to `_on_subscribe`."""
-        if self._mqtt_5:
-            # Retained messages: 0 at each subscribe, 1 only when the subscription is new (MQTT 5, 3.8.3.1).
-            retain_handling = 0 if subscription.control else 1
-            options = SubscribeOptions(qos=subscription.qos, retainHandling=retain_handling)
-            asked = None
-            if identify and subscription.identifier:
-                asked = make_properties(PacketTypes.SUBSCRIBE, SubscriptionIdentifier=subscription.identifier)
-            _, mid = self._client.subscribe(subscription.filter, options=options, properties=asked)
-        else:
-            _, mid = self._client.subscribe(subscription.filter, subscription.qos)
-        if mid is not None:
-            self._subscribing[mid] = subscription
 
     def _explain_refusal(self, reason: ReasonCode) -> None:
         """Note why the broker has not accepted us, and when it makes sense to try again."""
@@ -426,7 +418,7 @@ class Connection:
     def _lose(self) -> None:
         """Note that there is no connection, and when to try again."""
         if self.online:
-            held = self._clock.monotonic() - self._online_since >= _STABLE
+            held = self._renewing or self._clock.monotonic() - self._online_since >= _STABLE
             self._soon_lost = 0 if held else self._soon_lost + 1
             if held:
                 self._attempts.forget_failures()
@@ -443,10 +435,11 @@ class Connection:
                     f"client use the client id {self._client_id!r}?"
                 )
         else:
-            hint = "; if it does not speak MQTT 5, set broker.protocol to 3.1.1" if self._mqtt_5 else ""
+            hint = "; if it does not speak MQTT 5, set broker.protocol to 3.1.1"
+            hint = hint if self._mqtt_5 and not self.connects else ""
             why = self._why_lost or f"it closed the connection instead of accepting it{hint}"
             sentence = f"No connection to the broker {self._address}: {why}. Trying again."
-        self.online = False
+        self.online = self._renewing = False
         self._publisher.stop()
         self._why_lost = ""
         if self._socket is not None:
@@ -493,36 +486,3 @@ class Connection:
             self._why_lost = "it was silent for the keep-alive time"
         elif not self._why_lost and reason == "Protocol error":
             self._why_lost = "what it sent is not MQTT"
-
-    def _on_subscribe(
-        self,
-        _client: paho.Client,
-        _data: object,
-        mid: int,
-        reasons: Sequence[ReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        subscription = self._subscribing.pop(mid, None)
-        if subscription is None or subscription.optional or not reasons:
-            return
-        wanted, granted = subscription.qos, reasons[0]
-        if granted.value >= _FAILURE:
-            self.refused[subscription.filter] = str(granted)
-            told = "The broker refused the subscription to %r: %s. Nothing comes from there; check its access list."
-            _log.error(told, subscription.filter, granted)
-        elif granted.value < wanted:
-            told = "The broker grants QoS %d instead of %d for %r; messages may be lost while we are away."
-            _log.warning(told, granted.value, wanted, subscription.filter)
-
-    def _on_unsubscribe(
-        self,
-        _client: paho.Client,
-        _data: object,
-        _mid: int,
-        reasons: Sequence[ReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        if all(reason.value < _FAILURE for reason in reasons):  # none on 3.1.1
-            self._unsubscribe = []
-            if self._on_unsubscribed is not None:
-                self._on_unsubscribed()

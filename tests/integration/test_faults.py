@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests import models
 from tests.integration.test_run import START, band, command, counted, payload, readings, source
 from tests.mosquitto import MosquittoFactory
 from tests.mqtt_client import MqttClientFactory
+from tests.plant import SIZE, configuration, measured, not_ready, publish, wall_off, whole, windows
 from tests.running import ProcessorFactory, ProcessorProcess
 
 
@@ -20,14 +22,14 @@ def test_a_second_processor_with_the_same_id_ends_the_first(
 ) -> None:
     """On another machine, that is with another state directory: one exits 1 and says why, the other goes on."""
     path = models.write(models.dense(), tmp_path)
-    configuration: dict[str, Any] = {
+    configured: dict[str, Any] = {
         "id": f"twins-{str(protocol)[0]}",
         "broker": {"url": make_processor.url, "protocol": protocol},
         "sources": [source("twins/imu")],
         "model": {"path": str(path)},
         "filter": band(0, 1),
     }
-    first, second = make_processor(**configuration), make_processor(**configuration)
+    first, second = make_processor(**configured), make_processor(**configured)
     first.start()
     second.start()
     assert first.wait() == 1
@@ -44,13 +46,13 @@ def test_a_second_processor_with_the_same_id_ends_the_first(
 def test_a_second_processor_on_one_state_directory_is_refused(make_processor: ProcessorFactory, tmp_path: Path) -> None:
     """Before it touches the broker."""
     path = models.write(models.dense(), tmp_path)
-    configuration: dict[str, Any] = {
+    configured: dict[str, Any] = {
         "state_dir": str(tmp_path / "state"),
         "sources": [source("locked/imu")],
         "model": {"path": str(path)},
         "filter": band(0, 1),
     }
-    first, second = make_processor(**configuration), make_processor(**configuration)
+    first, second = make_processor(**configured), make_processor(**configured)
     first.start()
     second.launch()
     assert second.wait() == 1
@@ -97,6 +99,39 @@ def test_a_restarted_broker_is_found_again(
     assert [event["data"]["readings"]["values"][-1] for event in processor.events()] == [
         values[last].tolist() for last in (9, 19, 29, 39)
     ]
+
+
+def test_both_bridges_fail_and_come_back(
+    mosquitto_factory: MosquittoFactory,
+    make_processor: ProcessorFactory,
+    mqtt_client: MqttClientFactory,
+    tmp_path: Path,
+) -> None:
+    """Each for its own reason: readings are taken in all the while, and each gets each sample once."""
+    acl = "topic readwrite #\ntopic {} mlade/+/accepted/#\n"
+    broker = mosquitto_factory("acl_file acl", files={"acl": acl.format("deny")}, persistence=True)
+    bridges = [{"type": "files", "path": "./accepted", "rotate": {"max_age": "100ms"}}, {"type": "mqtt"}]
+    processor = make_processor(on=broker, **configuration(tmp_path, "both/imu", bridges=bridges))
+    wall = wall_off(processor)
+    processor.start()
+    publish(mqtt_client(broker=broker), "both/imu", range(20 * SIZE))
+    processor.wait_until(lambda: len(not_ready(processor)) == 2, "both are said to fail")
+    files, mqtt = not_ready(processor)
+    assert files.startswith("bridge files: ") and "cannot be written" in files  # noqa: PT018 - one sentence
+    assert mqtt.startswith("bridge mqtt: ") and "not authorised" in mqtt  # noqa: PT018 - as above
+    assert measured(processor, "mlade_outbox_samples") == 20
+    assert all(measured(processor, f'mlade_bridge_waiting{{bridge="{name}"}}') == 20 for name in ("files", "mqtt"))
+    wall.unlink()
+    broker.write("acl", acl.format("readwrite"))
+    broker.restart()
+    listener = mqtt_client(broker=broker)
+    listener.subscribe(f"{processor.root}/accepted/all")
+    processor.wait_until(lambda: measured(processor, "mlade_outbox_samples") == 0, "all delivered")
+    processor.wait_until(lambda: not not_ready(processor), "all is well")
+    assert processor.stop() == 0
+    assert windows(processor.events()) == whole(range(20 * SIZE))
+    received = [json.loads(message.payload)["id"] for message in listener.received()]
+    assert sorted(received) == sorted(event["id"] for event in processor.events())
 
 
 def blocked(processor: ProcessorProcess) -> bool:

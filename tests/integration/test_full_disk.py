@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,36 +14,12 @@ from processor.outbox import Bounds
 from processor.store import Changes, Store
 from processor.types import NS, Sample
 from tests import models
+from tests.disk import fill
 from tests.integration.test_run import START, command, counted, payload, readings, source
 from tests.mqtt_client import MqttClientFactory
 from tests.running import ProcessorFactory, ProcessorProcess
 
 COUNT = 400
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=False)  # noqa: S607
-    if mounted.returncode:
-        pytest.skip("a file system can be mounted by root only")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)  # noqa: S607
-
-
-def fill(place: Path) -> Path:
-    """Take all the room there is; return the file that holds it."""
-    ballast = place / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while file.write(bytes(size)) == size:
-                    pass
-            except OSError:
-                os.fsync(file.fileno())
-    return ballast
 
 
 def processor_on(

@@ -17,11 +17,13 @@ from typing import Any, Literal, Self
 
 import pytest
 
+from processor.clock import SystemClock
 from processor.errors import BrokerError, ConfigurationError, SessionTakenOver
 from processor.mqtt.client import Tls
-from processor.mqtt.connection import Connection, Subscription
+from processor.mqtt.connection import Connection
 from processor.mqtt.packets import KEPT_OF_OVERSIZE
 from processor.mqtt.properties import properties, subscription_identifiers
+from processor.mqtt.subscriptions import Subscription
 from processor.types import Message
 from tests.mosquitto import Mosquitto, MosquittoFactory
 from tests.mqtt_client import MqttClientFactory
@@ -73,8 +75,23 @@ def read_count(connection: Connection, count: int, *, acknowledge: bool = True) 
 
 def subscribed(connection: Connection) -> Connection:
     """Read until every SUBSCRIBE has been answered."""
-    read_until(connection, lambda _: connection.online and not connection._subscribing)  # no public name: tests only
+    read_until(connection, lambda _: connection.subscribed)
     return connection
+
+
+class FastForward(SystemClock):
+    """The machine's clock, but a test can have time pass at once."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def skip(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self._skipped += seconds
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment."""
+        return super().monotonic() + self._skipped
 
 
 class Flood:
@@ -142,11 +159,15 @@ def test_the_owner_hears_of_a_session_before_anything_comes(
         mosquitto.url,
         protocol=protocol,
         subscriptions=[Subscription("heard/#", 1)],
-        on_accepted=lambda present: heard.append(f"accepted {present} {len(connection._subscribing)}"),
-        on_connected=lambda present: heard.append(f"connected {present} {len(connection._subscribing)}"),
+        on_accepted=lambda present: heard.append(
+            f"accepted {present}, nothing asked {connection._subscriptions.answered}"
+        ),
+        on_connected=lambda present: heard.append(
+            f"connected {present}, nothing asked {connection._subscriptions.answered}"
+        ),
     )
     subscribed(connection)
-    assert heard == ["accepted False 0", "connected False 1"]
+    assert heard == ["accepted False, nothing asked True", "connected False, nothing asked False"]
 
 
 @both
@@ -555,6 +576,10 @@ class ScriptedBroker:
             connection.close()
         self._thread.join(DEADLINE)
 
+    def hang_up(self) -> None:
+        """End the last connection."""
+        self._open[-1].shutdown(socket.SHUT_RDWR)
+
     def _serve(self) -> None:
         while True:
             try:
@@ -654,6 +679,41 @@ def test_a_refused_subscription_is_known(connect: Connect, caplog: pytest.LogCap
         assert connection.refused == {"secret/#": "Not authorized"}
     assert "'secret/#': Not authorized" in caplog.text
     assert "QoS 0 instead of 1 for 'data'" in caplog.text
+
+
+def test_a_refused_subscription_is_asked_for_again(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """Not every broker ends the connection when its access list changes. The refusal is said once."""
+    caplog.set_level("INFO")
+    clock = FastForward()
+    again = [b"\0%c\2\x0b\1\0\x08secret/#" % mid for mid in (2, 3)]
+    answers = {b"secret/#": b"\x90\x04\0\1\0\x87", again[0]: b"\x90\x04\0\2\0\x87", again[1]: b"\x90\x04\0\3\0\1"}
+    with ScriptedBroker([CONNACK_5], answers=answers) as broker:
+        connection = subscribed(connect(broker.url, subscriptions=[Subscription("secret/#", 1, 1)], clock=clock))
+        for asked in again:
+            connection.read(1, 0.05)
+            assert asked not in broker.received
+            assert connection.refused == {"secret/#": "Not authorized"}
+            clock.skip(31)
+            read_until(connection, lambda _, asked=asked: asked in broker.received and connection.subscribed)  # type: ignore[misc]
+        assert connection.refused == {}
+    assert caplog.text.count("'secret/#': Not authorized") == 1
+    assert "grants the subscription to 'secret/#' now" in caplog.text
+
+
+def test_a_connection_that_held_makes_the_next_waits_short(connect: Connect) -> None:
+    """One that breaks within ten seconds does not: it may be the broker that ends it."""
+    clock = FastForward()
+    with ScriptedBroker([CONNACK_5]) as broker:
+        connection = connect(broker.url, clock=clock)
+        for seconds, failures in ((5, 1), (5, 2), (5, 3), (15, 1)):
+            connects = connection.connects
+            read_until(connection, lambda _, connects=connects: connection.connects > connects)  # type: ignore[misc]
+            clock.skip(seconds)
+            broker.hang_up()
+            read_until(connection, lambda _: not connection.online)
+            assert connection._attempts._failures == failures
+            assert "does another client use the client id" in connection.state or failures < 3
+            clock.skip(31)
 
 
 def test_subscription_identifiers_are_left_out_where_the_broker_has_none(connect: Connect) -> None:

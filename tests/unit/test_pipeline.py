@@ -32,6 +32,7 @@ from processor.types import NS, Floats, Message, OutputKind, Predictions
 from processor.windows import Shape, WindowBuffer
 
 START = 1_790_000_000
+IMU = {"name": "imu", "topics": ["imu/+"], "fields": ["x"], "time": "t"}
 ROOMY = Bounds(1 << 30, 7 * 86400 * NS, "block")
 FULL = Bounds(1, 7 * 86400 * NS, "block")  # after the first sample
 
@@ -57,6 +58,7 @@ class ScriptedSource:
         self.acknowledged: list[int] = []
         self.published: list[tuple[str, dict[str, Any]]] = []
         self.served = 0
+        self.renewed: list[int] = []
 
     def read(self, limit: int, timeout: float) -> list[Message]:
         """Return the next step's messages."""
@@ -83,6 +85,10 @@ class ScriptedSource:
         """Keep the identifiers."""
         self.acknowledged += [message.mid for message in messages if message.qos]
 
+    def renew(self, connection: int) -> None:
+        """Count it."""
+        self.renewed.append(connection)
+
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
     ) -> None:
@@ -95,32 +101,41 @@ class ScriptedSource:
 class Line:
     """A pipeline over a real store, with windows of two readings."""
 
-    def __init__(self, directory: Path, bounds: Bounds = ROOMY, batch: int = 512) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        bounds: Bounds = ROOMY,
+        batch: int = 512,
+        *,
+        source: ScriptedSource | None = None,
+        resumes: bool = True,
+        sources: Sequence[dict[str, Any]] = (IMU,),
+    ) -> None:
         clock = SystemClock()
         age = AgeClock(clock, None, 7 * 86400 * NS)
         self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"])
-        source = Source.model_validate({"name": "imu", "topics": ["imu/+"], "fields": ["x"], "time": "t"})
+        configured = [Source.model_validate(one) for one in sources]
         windows = WindowBuffer(Shape(2, 2, 1, None), 100)
         journal = Journal(windows, "shape", self.store)
         document = validate_filter({"rules": [{"name": "all"}]})
         self.control = FilterControl(document, b"file", lambda _: (), self.store.meta("filter"), clock.wall())
         self.store.remember({"filter": self.control.memory()})
         model, metrics = EvenModel(), Metrics()
-        fields = [("imu", ["x"])]
+        fields = [(one.name, one.fields) for one in configured]
 
         def make_selection(active: FilterDocument) -> Selection:
             return Selection(active, model.labels, fields)
 
         self.computation = Computation(
             "line-1",
-            intake=Intake([source], [decoder(source)], windows, "mlade"),
+            intake=Intake(configured, [decoder(one) for one in configured], windows, "mlade"),
             windows=windows,
             model=model,
             selection=make_selection(self.control.active),
             revision=self.control.revision,
             fields=dict(fields),
         )
-        self.source = ScriptedSource()
+        self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
         reporting = Reporting(
             root="mlade/line-1",
@@ -131,7 +146,7 @@ class Line:
             deliveries=[],
             metrics=metrics,
             clock=clock,
-            source_names=["imu"],
+            source_names=[one.name for one in configured],
             publish_inference=False,
             publish_every=3600,
             extra=dict,
@@ -163,6 +178,7 @@ class Line:
             clock=clock,
             age=age,
             notify=lambda: None,
+            resumes=resumes,
             max_batch=batch,
             max_delay=0,
             seconds_per_window=1e-6,
@@ -323,10 +339,33 @@ def test_what_was_held_goes_through_in_batches(tmp_path: Path, monkeypatch: pyte
     assert max(sizes) == 4
 
 
-def test_a_full_inbox_stops_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is served, and nothing more is read from it."""
+def test_what_the_inbox_has_no_room_for_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is let pass until then comes over the next connection; commands are answered all the time."""
     monkeypatch.setattr("processor.pipeline._INBOX_BYTES", 200)
     line = Line(tmp_path, FULL)
+    delivered: list[list[float]] = []
+
+    def make_room() -> None:
+        delivered.extend(line.deliver())
+
+    def reconnect() -> None:
+        assert set(line.source.renewed) == {1}
+        line.receipts.connected(2, session_present=True)
+
+    ping = steering("command", {"command": "heartbeat", "id": 1})
+    room: list[list[Message] | Callable[[], None]] = [make_room, [], []] * 20
+    line.play(
+        [reading(1), reading(2)], *[[reading(number)] for number in range(3, 51)], [ping], *room, [reading(51)],
+        reconnect, [reading(number, connection=2) for number in range(1, 61)], *room,
+    )  # fmt: skip
+    assert [body["id"] for topic, body in line.source.published if topic.endswith("/response")] == [1]
+    assert [*delivered, *line.deliver()] == [[number, number + 1] for number in range(1, 60, 2)]
+
+
+def test_a_full_inbox_stops_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the broker keeps no session: the connection is served, and nothing more is read from it."""
+    monkeypatch.setattr("processor.pipeline._INBOX_BYTES", 200)
+    line = Line(tmp_path, FULL, resumes=False)
     line.source.script = [[reading(1), reading(2)], [reading(3), reading(4)], *[[reading(n)] for n in range(5, 60)]]
     for _ in range(40):
         line.pipeline.step(0.0)

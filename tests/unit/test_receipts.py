@@ -117,6 +117,29 @@ def test_what_came_before_the_reconnect_does_not_end_the_redelivery() -> None:
     assert receipts.fresh(again) == again[2:]
 
 
+def test_what_two_connections_began_with_is_known_from_both() -> None:
+    """While nothing can be committed messages of several connections gather; each began with the same repeats."""
+    receipts = Receipts()
+    receipts.committed(pack([message(1), message(2)]))
+    for connection in (2, 3):
+        receipts.connected(connection, session_present=True)
+    assert receipts.fresh([message(2, connection=2), message(3, connection=2)]) == [message(3, connection=2)]
+    receipts.committed(pack([message(3)]))
+    again = [message(mid, connection=3) for mid in (2, 3, 4)]
+    assert receipts.fresh(again) == again[2:]
+
+
+def test_a_session_that_ends_meanwhile_does_not_make_its_repeats_new() -> None:
+    """Of what came before, and is taken in only now, the repeats are known; the new session's messages are new."""
+    receipts = Receipts()
+    receipts.committed(pack([message(1), message(2)]))
+    receipts.connected(2, session_present=True)
+    receipts.connected(3, session_present=False)
+    assert receipts.fresh([message(2, connection=2)]) == []
+    assert receipts.fresh([message(2, connection=3)]) == [message(2, connection=3)]
+    assert receipts.fresh([message(1, connection=3)]) == [message(1, connection=3)]
+
+
 def test_an_identifier_of_long_ago_is_another_message() -> None:
     """Constant payloads without a time: after all identifiers were used, an equal one is no repeat."""
     receipts = Receipts()
