@@ -98,6 +98,8 @@ class Receipts:
 
     def hold(self, message: Message) -> bool:
         """Whether a message with this topic and payload was taken in, in this session, whatever its identifier."""
+        if self._void_from is not None and message.connection >= self._void_from:
+            return False
         digests = np.frombuffer(self._known, _COLUMNS)["digest"]
         return bool((digests == _digest(message)).any())
 
