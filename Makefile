@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer, and sets up the rest by itself, in .venv. PYTHON=... chooses the interpreter.
 
 PYTEST_ARGS ?=
+CHAOS_ARGS ?=
 bin := .venv/bin
 
 .PHONY: help
@@ -15,6 +16,11 @@ demo: .venv/.runtime ## the main job on recorded sensor data for about 20 s; its
 test: .venv/.dev ## every test; PYTEST_ARGS="tests/unit -k schedule" for some
 	@scripts/setup.sh mosquitto || echo "Going on without the mosquitto binary: the tests will look for Docker." >&2
 	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: chaos
+chaos: .venv/.dev ## ten minutes of kills and faults beside an undisturbed run; CHAOS_ARGS="--minutes 60 --seed 7"
+	@scripts/setup.sh mosquitto || echo "Going on without the mosquitto binary: Docker will be looked for." >&2
+	$(bin)/python -m tests.crash $(CHAOS_ARGS)
 
 .PHONY: lint
 lint: .venv/.dev ## style and types

@@ -382,7 +382,7 @@ def _why_no_container(image: str) -> str | None:
     return None
 
 
-def _choose_engine() -> tuple[Literal["container", "binary"], MakeEngine]:
+def choose_engine() -> tuple[Literal["container", "binary"], MakeEngine]:
     """Choose what runs the brokers, as MLADE_TEST_MOSQUITTO and this machine allow; fails the test if nothing can."""
     wanted = os.environ.get("MLADE_TEST_MOSQUITTO", "auto")
     image = os.environ.get("MLADE_TEST_MOSQUITTO_IMAGE", "eclipse-mosquitto:2")
@@ -406,7 +406,7 @@ def _choose_engine() -> tuple[Literal["container", "binary"], MakeEngine]:
 @pytest.fixture(scope="session")
 def _mosquitto_engine() -> tuple[Literal["container", "binary"], MakeEngine]:
     """Choose once a session what runs the brokers."""
-    return _choose_engine()
+    return choose_engine()
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,11 @@ class ProcessorProcess:
                 env={name: value for name, value in os.environ.items() if not name.startswith("MLADE_")},
             )
 
+    @property
+    def pid(self) -> int:
+        """The process's number; 0 where it does not run."""
+        return 0 if self._process is None else self._process.pid
+
     def wait_for_end(self, timeout: float) -> int | None:
         """Return the exit code if it ends by itself within `timeout` seconds."""
         if self._process is None:
