@@ -15,6 +15,8 @@ from typing import Final
 
 from processor import bridges, topics
 from processor.clock import AgeClock, SystemClock
+from processor.cloud import CloudLink
+from processor.commands import Commands
 from processor.computation import Computation
 from processor.control import FilterControl
 from processor.decoders import decoder
@@ -38,6 +40,7 @@ from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import Settings, client_options, load_filter
 from processor.steering import Steering
 from processor.store import Store
+from processor.twin import Twin
 from processor.types import NS
 from processor.windows import Shape, WindowBuffer
 
@@ -149,6 +152,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         paused=bool(store.meta("paused")),
         fields=dict(field_names),
     )
+    link = CloudLink()
     deliveries = [
         Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), clock)
         for bridge in settings.bridges
@@ -166,6 +170,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         reporting.connected()
 
     connection = _connect(settings, subscriptions, session, accepted, connected)
+    link.on_request(connection.wake)
     reporting = Reporting(
         root=settings.root,
         source=connection,
@@ -184,14 +189,17 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "received_bytes": float(connection.bytes_read),
         },
     )
+    twin = Twin(link=link, filters=control, model=lambda: computation.model, kept=store.meta("twin"))
+    commands = Commands(computation=computation, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
     steering = Steering(
         root=settings.root,
         source=connection,
         computation=computation,
         filters=control,
+        twin=twin,
         make_selection=make_selection,
         store=store,
-        deliveries=deliveries,
+        commands=commands,
         metrics=metrics,
         reporting=reporting,
         clock=clock,
@@ -207,6 +215,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
 
     pipeline = Pipeline(
         source=connection,
+        link=link,
         computation=computation,
         store=store,
         journal=journal,

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from processor.clock import AgeClock, SystemClock
+from processor.cloud import CloudLink
+from processor.commands import Commands
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.decoders import decoder
@@ -28,6 +30,7 @@ from processor.selection import Selection
 from processor.session import BrokerSession
 from processor.steering import Steering
 from processor.store import Store
+from processor.twin import Twin
 from processor.types import NS, Floats, Message, OutputKind, Predictions
 from processor.windows import Shape, WindowBuffer
 
@@ -151,14 +154,22 @@ class Line:
             publish_every=3600,
             extra=dict,
         )
+        commands = Commands(
+            computation=self.computation, store=self.store, deliveries=[], reporting=reporting, clock=clock
+        )
+        self.link = CloudLink()
+        twin = Twin(
+            link=self.link, filters=self.control, model=lambda: self.computation.model, kept=self.store.meta("twin")
+        )
         steering = Steering(
             root="mlade/line-1",
             source=self.source,
             computation=self.computation,
             filters=self.control,
+            twin=twin,
             make_selection=make_selection,
             store=self.store,
-            deliveries=[],
+            commands=commands,
             metrics=metrics,
             reporting=reporting,
             clock=clock,
@@ -168,6 +179,7 @@ class Line:
         )
         self.pipeline = Pipeline(
             source=self.source,
+            link=self.link,
             computation=self.computation,
             store=self.store,
             journal=journal,
@@ -187,6 +199,7 @@ class Line:
     def play(self, *steps: list[Message] | Callable[[], None]) -> None:
         """Run until the script is through, then stop."""
         self.source.script = [*steps, self.pipeline.stop]
+        self.pipeline._stopping = False  # another play may have gone before
         self.pipeline.run()
 
     def deliver(self) -> list[list[float]]:
