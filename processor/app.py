@@ -16,7 +16,6 @@ from typing import Final
 from processor import bridges, topics
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
-from processor.commands import Commands
 from processor.computation import Computation
 from processor.control import FilterControl
 from processor.decoders import decoder
@@ -26,6 +25,7 @@ from processor.filter import FilterDocument, check_against
 from processor.health import HealthServer
 from processor.intake import Intake, filters, identifier
 from processor.journal import Journal
+from processor.live_commands import Commands
 from processor.metrics import Metrics
 from processor.model.onnx_model import OnnxModel, load_model
 from processor.mqtt.connection import Connection

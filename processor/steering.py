@@ -14,11 +14,11 @@ import msgspec
 
 from processor.clock import AgeClock
 from processor.cloud import Desired, Method
-from processor.commands import LATER, Answer, Command, Commands, Refusal, error, parse_command, parse_method
 from processor.computation import Computation
 from processor.control import FilterControl, Offer
 from processor.errors import Problem, SessionTakenOver, StateFull
 from processor.filter import FilterDocument
+from processor.live_commands import LATER, Answer, Command, Commands, Refusal, error, parse_command, parse_method
 from processor.metrics import Metrics
 from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source

@@ -13,13 +13,13 @@ import pytest
 
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
-from processor.commands import Commands
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.decoders import decoder
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
+from processor.live_commands import Commands
 from processor.metrics import Metrics
 from processor.outbox import Bounds
 from processor.pipeline import Pipeline

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from processor.cloud import Method
-from processor.commands import COMMANDS, Command, Refusal, parse_command, parse_method
+from processor.live_commands import COMMANDS, Command, Refusal, parse_command, parse_method
 from tests.cloud import Hub
 from tests.unit.test_pipeline import FULL, Line, reading
 
