@@ -47,7 +47,7 @@ class Levers(Protocol):
 
 
 class Faults:
-    """Switches for a test. Each has taken effect when its call returns, and lasts until `heal` unless it says otherwise."""
+    """Switches for a test. Each has taken effect when its call returns, and lasts until `heal` unless it says else."""
 
     def __init__(self, state: State, run: Callable[[Callable[[], None]], None], hub: Levers) -> None:
         """Wire the switches.
