@@ -14,20 +14,18 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from processor import document, topics
+from processor.bridge_sections import BridgeSettings, FilesBridge, HubBridge, MqttBridge
 from processor.document import Flaw, Name
 from processor.environment import Overlay, lay_over
 from processor.errors import ConfigurationError, FilterRejected, Problem
 from processor.filter import FilterDocument, parse_filter, validate_filter
 from processor.mqtt.client import Tls as TlsFiles
 from processor.sections import (
-    BridgeSettings,
     Broker,
-    FilesBridge,
     HttpSettings,
     Layout,
     MetricsSettings,
     ModelSettings,
-    MqttBridge,
     OutboxSettings,
     Section,
     Source,
@@ -39,6 +37,7 @@ from processor.sections import (
 __all__ = [
     "BridgeSettings",
     "FilesBridge",
+    "HubBridge",
     "Layout",
     "MqttBridge",
     "Settings",
