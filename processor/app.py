@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges, topics
-from processor.assembly import build_computation, filter_problems, open_model
+from processor.assembly import build_computation, filter_problems, open_model, signature, with_window_size
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.control import FilterControl
@@ -35,6 +34,7 @@ from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import Settings, client_options, load_filter
+from processor.sizing import WindowSize
 from processor.steering import Steering
 from processor.store import Store
 from processor.twin import Twin
@@ -71,7 +71,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     if problems := check(document):
         raise ConfigurationError(Problem(f"filter.{problem.path}", problem.message) for problem in problems)
 
-    outbox = settings.outbox
+    outbox, link = settings.outbox, CloudLink()
     store = Store(
         settings.state_path,
         durability=outbox.durability,
@@ -81,13 +81,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
     control = FilterControl(document, text, check, store.meta("filter"), clock.wall())
 
-    window = settings.model.window
-    signature = [
-        window.size,
-        window.step,
-        window.max_gap,
-        [[source.name, source.fields] for source in settings.sources],
-    ]
+    twin_memory = store.meta("twin")
+    wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
+    sized, model = with_window_size(settings, model, wanted)
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
@@ -98,15 +94,21 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     )
     copies = RetainedCopies(session, receipts, mqtt_5=settings.broker.protocol != "3.1.1")
     computation, make_selection = build_computation(
-        settings,
+        sized,
         model,
         control.active,
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
     )
-    link = CloudLink()
-    journal = Journal(computation.windows, json.dumps(signature), store)
+    journal = Journal(computation.windows, signature(sized), store)
+    sizes = WindowSize(
+        configured=settings.model.window.size,
+        computation=computation,
+        journal=journal,
+        open_model=lambda size: open_model(settings.with_window_size(size)),
+        signature=lambda size: signature(settings.with_window_size(size)),
+    )
     deliveries = [
         Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), clock)
         for bridge in settings.bridges
@@ -143,7 +145,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "received_bytes": float(connection.bytes_read),
         },
     )
-    twin = Twin(link=link, filters=control, model=lambda: computation.model, kept=store.meta("twin"))
+    twin = Twin(
+        link=link,
+        filters=control,
+        sizes=sizes,
+        legacy=settings.legacy,
+        model=lambda: computation.model,
+        kept=twin_memory,
+    )
     commands = Commands(computation=computation, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
     steering = Steering(
         root=settings.root,
@@ -183,7 +192,6 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         resumes=settings.broker.session_expiry > 0,
         max_batch=batch.max_size,
         max_delay=batch.max_delay / NS,
-        seconds_per_window=model.seconds_per_window,
     )
     store.remember({"filter": control.memory(), "age": age.memory(), "session": session.memory()})
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)

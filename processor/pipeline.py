@@ -78,7 +78,6 @@ class Pipeline:
         resumes: bool,
         max_batch: int,
         max_delay: float,
-        seconds_per_window: float,
     ) -> None:
         """Take what `app.build` made.
 
@@ -98,7 +97,6 @@ class Pipeline:
             resumes: whether the broker sends again, over a new connection, what was not acknowledged.
             max_batch: messages in a batch at most.
             max_delay: seconds that a small batch waits for company.
-            seconds_per_window: what the model takes for one.
         """
         self._source = source
         self._link = link
@@ -113,7 +111,8 @@ class Pipeline:
         self._age = age
         self._notify = notify
         self._resumes = resumes
-        self._limit = max(1, min(max_batch, int(_LONGEST_CALL / max(seconds_per_window, 1e-9))))
+        self._max_batch = max_batch
+        self._limit = self._most_messages()
         self._max_delay = max_delay
         self._inbox: deque[list[Message] | Desired | Method] = deque()  # read only; a batch, or what steers us, each
         self._inbox_bytes = 0
@@ -126,6 +125,9 @@ class Pipeline:
     def stop(self) -> None:
         """End after the batch underway. Any thread; whoever calls wakes the source too."""
         self._stopping = True
+
+    def _most_messages(self) -> int:
+        return max(1, min(self._max_batch, int(_LONGEST_CALL / max(self._computation.model.seconds_per_window, 1e-9))))
 
     def run(self) -> None:
         """Work until stopped, then finish what was read."""
@@ -140,6 +142,7 @@ class Pipeline:
 
     def step(self, timeout: float) -> None:
         """Read what has arrived, waiting up to `timeout` seconds for it, and carry it through."""
+        self._limit = self._most_messages()  # the model may be another
         self._take_requests()
         if self._work is not None:
             self._read_while_blocked(min(timeout, _RETRY))

@@ -165,16 +165,21 @@ class Steering:
     def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:
         change = self._twin.consider(desired, self._clock.wall())
         meta = {} if change.memory is None else {"twin": change.memory}
-        switch = self._twin.report
+        steps = [change.install]
+        if change.resize is not None:
+            meta |= change.resize.meta
+            steps.append(change.resize.install)
         if change.offer is not None and change.offer.memory is not None:
             meta |= _memory(change.offer)
-            switch = self._installer(change.offer)
+            steps.append(self._installer(change.offer))
+        else:
+            steps.append(self._twin.report)
 
         def install() -> None:
-            change.install()
-            switch()
+            for step in steps:
+                step()
 
-        return Changes(meta=meta), install
+        return Changes(meta=meta, windows_anew=change.resize is not None), install
 
     def _installer(self, offer: Offer) -> Callable[[], None]:
         """Return what puts an offered filter in force, and answers."""

@@ -64,6 +64,7 @@ class Changes:
         samples: for the outbox.
         dead_letters: what could not be processed.
         meta: values to set, as anything JSON holds.
+        windows_anew: whether all that was kept of the windows is forgotten first.
     """
 
     journal: tuple[int, bytes] | None = None
@@ -75,6 +76,7 @@ class Changes:
     samples: Sequence[Sample] = ()
     dead_letters: Sequence[DeadLetter] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    windows_anew: bool = False
 
     @property
     def grow(self) -> bool:
@@ -84,7 +86,7 @@ class Changes:
     @property
     def matter(self) -> bool:
         """Whether there is anything to remember. Receipts alone are not: a message without effect may come again."""
-        return self.grow or bool(self.forgotten or self.meta)
+        return self.grow or self.windows_anew or bool(self.forgotten or self.meta)
 
 
 class Store:
@@ -236,6 +238,8 @@ class Store:
 
     def _write(self, changes: Changes, now: int) -> None:
         db = self._connection
+        if changes.windows_anew:
+            self._drop_windows()
         if changes.opened:
             rows = [(number, name.source, name.key) for number, name in changes.opened]
             db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", rows)
@@ -337,8 +341,11 @@ class Store:
     def forget_windows(self) -> None:
         """Drop the journal: the windows' shape changed and what was kept does not fit them any more."""
         with self._writing():
-            for table in ("streams", "snapshots", "journal"):
-                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
+            self._drop_windows()
+
+    def _drop_windows(self) -> None:
+        for table in ("streams", "snapshots", "journal"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
 
     def close(self) -> None:
         """Close the file and let another process have the directory. Delivery threads must have ended."""
