@@ -112,6 +112,7 @@ class Connection(asyncio.Protocol):
 
     def end(self, reason: str, *, mid_packet: bool = False) -> None:
         """End the connection at once; what was not sent is lost."""
+        self._flush()
         if self._transport is None:
             return
         if mid_packet:
@@ -233,7 +234,6 @@ class Connection(asyncio.Protocol):
             faults.cut_after -= 1
             return False
         faults.cut_after = None
-        self._flush()
         self.end("cut, as the test asked", mid_packet=faults.mid_packet)
         return True
 
@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
             self.end(f"no CONNECT within {_CONNECT_WITHIN:g} s")
 
     def _watch(self, patience: float) -> None:
-        idle = time.monotonic() - self._heard
+        idle = 0.0 if self._service.faults.throttling == "stop reading" else time.monotonic() - self._heard
         if self._transport is None:
             return
         if idle >= patience:
