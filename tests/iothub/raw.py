@@ -6,9 +6,9 @@ import socket
 import ssl
 import struct
 import time
-from typing import Self
+from pathlib import Path
+from typing import Protocol, Self
 
-from tests.iothub.hub import Hub
 from tests.iothub.identity import Device, make_token
 
 _PATIENCE = 10.0
@@ -16,11 +16,19 @@ CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 0x20, 0x30, 0x40, 0x90, 0xD0
 PINGREQ, DISCONNECT = b"\xc0\x00", b"\xe0\x00"
 
 
+class Place(Protocol):
+    """What a client has to know of a hub."""
+
+    host: str
+    port: int
+    ca: Path
+
+
 class Raw:
     """A TLS connection, and MQTT 3.1.1 packets as the standard has them."""
 
     def __init__(
-        self, hub: Hub, *, certificate_of: Device | None = None, version: ssl.TLSVersion | None = None
+        self, hub: Place, *, certificate_of: Device | None = None, version: ssl.TLSVersion | None = None
     ) -> None:
         """Connect, as far as TLS."""
         tls = ssl.create_default_context(cafile=str(hub.ca))
