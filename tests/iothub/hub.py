@@ -98,7 +98,7 @@ class Hub:
 
     def stop(self) -> None:
         """End all connections and the thread."""
-        self.take_down()
+        self._wait(self._listeners.end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_PATIENCE)
         self._loop.close()

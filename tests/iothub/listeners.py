@@ -63,6 +63,7 @@ class Listeners:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._unheard: list[socket.socket] = []
+        self._workload: asyncio.Server | None = None  # of the Edge device, which stays when the hub goes down
 
     def open(self, uploads: Uploads) -> None:
         """Accept connections; where `close` came before, on the same ports again."""
@@ -81,8 +82,7 @@ class Listeners:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await web.serve(reader, writer, workload.answer)
 
-        server = await asyncio.start_unix_server(serve, path)
-        self._start(server.serve_forever())
+        self._workload = await asyncio.start_unix_server(serve, path)
 
     async def close(self) -> None:
         """End all connections and stop accepting."""
@@ -97,6 +97,16 @@ class Listeners:
         for writer in self._writers:
             writer.transport.abort()
         self.end_unheard()
+
+    async def end(self) -> None:
+        """Close, and leave nothing that still runs."""
+        await self.close()
+        if self._workload is not None:
+            self._workload.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def end_unheard(self) -> None:
         """End what connected while the hub was silent."""

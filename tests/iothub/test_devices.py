@@ -117,6 +117,24 @@ def test_a_certificate_is_as_good_as_a_token(hub: Hub) -> None:
         asyncio.run(run("other"))
 
 
+def test_a_token_is_renewed_in_time(hub: Hub) -> None:
+    """The SDK connects again with a new one, two minutes before the old one expires; its session goes on."""
+    device = hub.add_device("renewing")
+
+    def renewed() -> bool:
+        return sum(note.client == device.id and note.kind == "connected" for note in hub.notes) >= 2
+
+    async def run() -> None:
+        async with client_of(hub, device, sastoken_ttl=121) as client:
+            await client.send_message(message(b"0"))
+            await asyncio.to_thread(hub.wait_for, renewed)
+            await client.send_message(message(b"1"))
+
+    asyncio.run(run())
+    assert [event.body for event in hub.received(device)] == [b"0", b"1"]
+    assert len({event.connection for event in hub.received(device)}) == 2
+
+
 def test_the_twin_is_read_and_reported(hub: Hub) -> None:
     """Patches are merged, null removes, and each change counts up the section's version."""
     device = hub.add_device("twin")
