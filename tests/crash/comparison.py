@@ -68,7 +68,10 @@ class Files(Collection):
         with self._lock:
             for path in sorted(self._directory.glob("accepted*/date=*/*.jsonl")):
                 if path.name not in self._read:
-                    raw = path.read_bytes()
+                    try:
+                        raw = path.read_bytes()
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue  # a fault took it away since it was found; the next look finds it where it went
                     self._read.add(path.name)
                     events += [self.add(line) for line in raw.splitlines()]
         return events
