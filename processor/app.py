@@ -24,6 +24,7 @@ from processor.filter import FilterDocument, check_against
 from processor.health import HealthServer
 from processor.intake import Intake, filters, identifier
 from processor.journal import Journal
+from processor.memories import Memories
 from processor.metrics import Metrics
 from processor.model.onnx_model import OnnxModel, load_model
 from processor.mqtt.connection import Connection
@@ -126,7 +127,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     field_names = [(source.name, source.fields) for source in settings.sources]
 
     def make_selection(active: FilterDocument) -> Selection:
-        return Selection(active, model.labels, field_names)
+        return Selection(active, model.labels, field_names, computation.selection.memories.successor())
 
     decoders = [decoder(source) for source in settings.sources]
     receipts = Receipts(store.receipts())
@@ -144,7 +145,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         intake=intake,
         windows=windows,
         model=model,
-        selection=make_selection(control.active),
+        selection=Selection(
+            control.active, model.labels, field_names, Memories.kept(store.meta("memories"), store.remembered())
+        ),
         revision=control.revision,
         paused=bool(store.meta("paused")),
         fields=dict(field_names),
@@ -222,7 +225,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         max_delay=batch.max_delay / NS,
         seconds_per_window=model.seconds_per_window,
     )
-    store.remember({"filter": control.memory(), "age": age.memory(), "session": session.memory()})
+    store.remember(
+        {
+            "filter": control.memory(),
+            "memories": computation.selection.memories.meta(),
+            "age": age.memory(),
+            "session": session.memory(),
+        }
+    )
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
 
 
