@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from processor import measures, topics
+from processor.conditions.keep import AdaptiveBand
 from processor.conditions.limit import SlidingLimit
-from processor.filter import Cooldown, Limit, Rule
+from processor.filter import Cooldown, Keep, Limit, Rule
 from processor.memories import Memories
 from processor.schedule import Schedule
 from processor.types import Flags, Floats, Ints, Predictions, Reason, StreamName, Windows
@@ -25,7 +26,9 @@ from processor.types import Flags, Floats, Ints, Predictions, Reason, StreamName
 ACCEPTED: Final = int(Reason.ACCEPTED)
 SCHEDULE: Final = int(Reason.SCHEDULE)
 SAMPLED_OUT: Final = int(Reason.SAMPLED_OUT)
-_WHERE, _BAND, _COOLDOWN, _LIMIT = map(int, (Reason.WHERE, Reason.BAND, Reason.COOLDOWN, Reason.LIMIT))
+_WHERE, _BAND, _KEEP, _COOLDOWN, _LIMIT = map(
+    int, (Reason.WHERE, Reason.BAND, Reason.KEEP, Reason.COOLDOWN, Reason.LIMIT)
+)
 _STREAMS: Final = 100_000
 """Streams whose match with `where.streams` is remembered; with more, all are forgotten and found again."""
 
@@ -98,6 +101,7 @@ class ReadyRule:
             for source, names in fields
             if all(field in names for field in rule.where.fields)
         }
+        self._keep = None if rule.keep is None else _adaptive_band(rule, rule.keep, memories)
         self._cooldown = rule.cooldown and _Counted.of(rule.cooldown, 1, rule.cooldown.duration, rule.name, memories)
         self._limit = rule.limit and _Counted.of(rule.limit, rule.limit.max, rule.limit.per, rule.name, memories)
         self.is_plain = self._cooldown is None and self._limit is None
@@ -107,7 +111,7 @@ class ReadyRule:
         return None if self.rule.measure is None else measures.compute(self.rule.measure, predictions, self._label)
 
     def sift(self, batch: Batch, score: Floats | None) -> tuple[Stages, Flags]:
-        """Apply the conditions before the sampling.
+        """Apply the conditions that do not depend on what was kept; `keep` depends on scores alone. Once a batch.
 
         Returns:
             (W,) how far each window came, ACCEPTED where it passed all of them; and where that is so.
@@ -130,6 +134,8 @@ class ReadyRule:
             keep(self._of_fields(windows, batch.names), _WHERE)
         if self.rule.band is not None and score is not None:
             keep(self._in_band(score), _BAND)
+        if self._keep is not None and score is not None:
+            keep(self._is_extreme(self._keep, batch, score, inside), _KEEP)
         stage[~batch.active] = SCHEDULE
         return stage, inside
 
@@ -208,6 +214,18 @@ class ReadyRule:
         if self.rule.outside:  # written out, so that a score that is not a number is nowhere
             return (score < low) | (score > high)
         return (score >= low) & (score <= high)
+
+    def _is_extreme(self, band: AdaptiveBand, batch: Batch, score: Floats, inside: Flags) -> Flags:
+        rows = np.flatnonzero(inside)
+        passes = np.zeros(len(inside), np.bool_)
+        tie = f"{self.rule.name}/keep"
+        passes[rows] = band.judge(score[rows], lambda position: batch.uniform(int(rows[position]), tie))
+        return passes
+
+
+def _adaptive_band(rule: Rule, keep: Keep, memories: Memories) -> AdaptiveBand:
+    says = json.dumps([keep.share, keep.of, keep.over, rule.measure, rule.label])
+    return memories.take(rule.name, "keep", says, lambda: AdaptiveBand(keep.share, keep.of, keep.over))
 
 
 @dataclass(frozen=True, slots=True)

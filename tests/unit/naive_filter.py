@@ -158,6 +158,36 @@ class Counted:
         self._times[key].append(self._clock[key])
 
 
+class Band:
+    """An adaptive band, as DESIGN.md has it."""
+
+    def __init__(self, share: float, of: str = "highest", over: int = 5000) -> None:
+        """Begin with no scores."""
+        self._share, self._over = share, over
+        self._sign = 1 if of == "highest" else -1
+        self._width = max(200 * share, 2)
+        self._credit = self._width / 2
+        self._scores: list[float] = []
+        self._kept: list[bool] = []
+
+    def keeps(self, score: float, uniform: float) -> bool:
+        """Decide on the next score."""
+        if math.isnan(score):
+            return False
+        self._scores = [*self._scores, self._sign * score][-self._over :]
+        more = sum(each > self._sign * score for each in self._scores)
+        equal = sum(each == self._sign * score for each in self._scores)
+        rank = (more + uniform * equal) / len(self._scores)
+        self._credit += self._share
+        steepness = max(8, 1.1 * math.log2(1 / self._share))
+        threshold = self._share * 2 ** (steepness * (self._credit - self._width / 2) / self._width)
+        room = sum(self._kept[-199:]) < max(1, math.floor(600 * self._share))
+        keeps = self._credit >= 1 and rank < threshold and room
+        self._credit -= keeps
+        self._kept.append(keeps)
+        return keeps
+
+
 class Naive:
     """Decides on one window after another as section 4 says."""
 
@@ -166,6 +196,7 @@ class Naive:
         self._filter = filter_
         self._labels = labels
         self._counted: dict[tuple[int, Reason], Counted] = {}
+        self._bands = {index: Band(**rule["keep"]) for index, rule in enumerate(filter_["rules"]) if "keep" in rule}
         for index, rule in enumerate(filter_["rules"]):
             if cooldown := rule.get("cooldown"):
                 counted = Counted(1, cooldown["for"], cooldown.get("by", "stream"))
@@ -182,7 +213,7 @@ class Naive:
             return Verdict(Reason.SCHEDULE, -1, None, 0)
         furthest, first, missed = Reason.NO_RULE, -1, 1.0
         for index, rule in enumerate(self._filter["rules"]):
-            came = stage(rule, case, self._labels)
+            came = self._early(index, rule, case, identifier)
             if came is Reason.ACCEPTED:
                 came, would = self._late(index, rule, case, identifier)
                 missed *= 1 - rule.get("sample", 1.0) if would else 1
@@ -195,6 +226,15 @@ class Naive:
             if index == first:
                 counted.spend(key_of(counted.by, case, self._labels))
         return Verdict(Reason.ACCEPTED, first, score_of(self._filter["rules"][first], case, self._labels), 1 - missed)
+
+    def _early(self, index: int, rule: Mapping[str, Any], case: Case, identifier: str) -> Reason:
+        """Return where a rule stops before what depends on the windows kept, or ACCEPTED."""
+        came = stage(rule, case, self._labels)
+        if came is Reason.ACCEPTED and index in self._bands:
+            uniform = events.uniform(identifier, f"{rule['name']}/keep")
+            if not self._bands[index].keeps(score_of(rule, case, self._labels) or 0, uniform):
+                return Reason.KEEP
+        return came
 
     def _late(self, index: int, rule: Mapping[str, Any], case: Case, identifier: str) -> tuple[Reason, bool]:
         """Return where a rule stops from its sampling on; and whether all but the sampling would accept."""

@@ -179,16 +179,22 @@ def lines(draw: st.DrawFn) -> tuple[dict[str, Any], list[Case], OutputKind, list
     remembering = st.fixed_dictionaries(
         {},
         optional={
+            "keep": st.fixed_dictionaries(
+                {"share": st.sampled_from([0.1, 0.3, 0.9])},
+                optional={"of": st.sampled_from(["highest", "lowest"]), "over": st.integers(1, 40)},
+            ),
             "cooldown": st.fixed_dictionaries({"for": st.sampled_from(["1s", "3s", "20s"])}, optional={"by": by}),
             "limit": st.fixed_dictionaries(
                 {"max": st.integers(1, 4), "per": st.sampled_from(["2s", "5s", "30s"])}, optional={"by": by}
             ),
         },
     )
-    drawn = [
-        draw(rules("probabilities", labels)) | draw(remembering) | {"name": f"r{index}"}
-        for index in range(draw(st.integers(1, 4)))
-    ]
+    drawn = []
+    for index in range(draw(st.integers(1, 4))):
+        rule = draw(rules("probabilities", labels)) | draw(remembering) | {"name": f"r{index}"}
+        if "measure" not in rule:
+            rule.pop("keep", None)
+        drawn.append(rule)
     random = Random(draw(st.integers(0, 2**32)))  # noqa: S311 - it draws test data
     now = START
     cases = []
