@@ -24,6 +24,7 @@ from processor.health import HealthServer
 from processor.intake import filters, identifier
 from processor.journal import Journal
 from processor.live_commands import Commands
+from processor.memories import Memories
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
@@ -97,6 +98,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         sized,
         model,
         control.active,
+        memories=Memories.kept(store.meta("memories"), store.remembered()),
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
@@ -195,7 +197,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         max_batch=batch.max_size,
         max_delay=batch.max_delay / NS,
     )
-    store.remember({"filter": control.memory(), "age": age.memory(), "session": session.memory()})
+    store.remember(
+        {
+            "filter": control.memory(),
+            "memories": computation.selection.memories.meta(),
+            "age": age.memory(),
+            "session": session.memory(),
+        }
+    )
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
 
 

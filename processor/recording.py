@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Final, cast
 
 import msgspec
+import numpy as np
 
 from processor.errors import RecordingError
 from processor.types import Message
@@ -118,7 +119,13 @@ class Reader:
         except ValueError:
             found = self._one_by_one(text)
         self.lines += text.count(b"\n") or 1
-        return [Message(line.topic, line.payload, line.qos, 0, round(line.time * 1e6) * 1000) for line in found]
+        seconds = np.fromiter([line.time for line in found], np.float64, len(found))
+        arrivals = (np.rint(seconds * 1e6).astype(np.int64) * 1000).tolist()
+        # All the fields in order, which takes a third of the time that a call of `Message` does.
+        return [
+            tuple.__new__(Message, (line.topic, line.payload, line.qos, 0, arrival, False, False, b"", 0, 0))
+            for line, arrival in zip(found, arrivals, strict=True)
+        ]
 
     def _one_by_one(self, text: bytes) -> list[_Line]:
         """Return the lines; raise for the first that is wrong."""

@@ -88,7 +88,7 @@ class Steering:
             computation: whose filter is steered.
             filters: decides which filter is in force.
             twin: what the cloud desires.
-            make_selection: makes a filter ready.
+            make_selection: makes a filter ready, and lets it go on with what the one in force remembers.
             store: for what has to survive.
             commands: carries them out.
             metrics: whose histograms begin anew with each filter.
@@ -194,7 +194,7 @@ class Steering:
         size = message.oversize
         cut = [Problem("", f"{size} bytes; broker.max_payload allows less")] if size else []
         offer = self._filters.offer(message.payload, "topic", message.arrival, problems=cut)
-        return _memory(offer), self._installer(offer)
+        return self._switch(offer)
 
     def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:
         change = self._twin.consider(desired, self._clock.wall())
@@ -204,8 +204,9 @@ class Steering:
             meta |= change.resize.meta
             steps.append(change.resize.install)
         if change.offer is not None and change.offer.memory is not None:
-            meta |= _memory(change.offer)
-            steps.append(self._installer(change.offer))
+            more, switch = self._switch(change.offer)
+            meta |= more
+            steps.append(switch)
         else:
             steps.append(self._twin.report)
 
@@ -215,9 +216,12 @@ class Steering:
 
         return Changes(meta=meta, windows_anew=change.resize is not None), install
 
-    def _installer(self, offer: Offer) -> Callable[[], None]:
-        """Return what puts an offered filter in force, and answers."""
+    def _switch(self, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Return what has to be on disk before an offered filter, and what puts it in force and answers."""
         selection = self._make_selection(offer.active) if offer.changed else None
+        meta = {} if offer.memory is None else {"filter": offer.memory}
+        if selection is not None:
+            meta["memories"] = selection.memories.meta()
 
         def install() -> None:
             offer.install()
@@ -229,7 +233,7 @@ class Steering:
             if offer.memory is not None:
                 self._twin.report()
 
-        return install
+        return meta, install
 
     def _compare_instance(self, message: Message) -> None:
         """Look at who connected last under our id, as the broker retains it.
@@ -311,10 +315,6 @@ class Steering:
         if now >= self._next_tidying:
             more = self._store.tidy(self._age.now(), {"age": self._age.memory(), "session": self._session.memory()})
             self._next_tidying = now + (_TIDY_ON if more else _TIDY_EVERY)
-
-
-def _memory(offer: Offer) -> dict[str, Any]:
-    return {} if offer.memory is None else {"filter": offer.memory}
 
 
 def _nothing() -> None:
