@@ -15,7 +15,7 @@ from processor.mqtt.properties import subscription_identifiers
 from processor.protocols import Decoder
 from processor.retained import RetainedCopies
 from processor.settings import Source
-from processor.types import DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
+from processor.types import INPUTS, DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
 from processor.windows import WindowBuffer
 
 _MOST_IDENTIFIERS: Final = 268_435_455
@@ -107,6 +107,7 @@ class Intake:
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
         self._filters = filters(sources)
+        self._inputs = {INPUTS + one.input: position for position, one in enumerate(sources) if one.input}
 
     def take(self, messages: Sequence[Message]) -> Taken:
         """Return the readings in a batch of messages, in arrival order."""
@@ -207,7 +208,11 @@ class Intake:
         return route
 
     def _find(self, topic: str) -> _Route:
-        found = None if topic.startswith(self._own) else first_match(self._filters, topic)
+        if topic in self._inputs:
+            found: tuple[int, int] | None = (self._inputs[topic], 0)
+            topic = topic.removeprefix(INPUTS)
+        else:
+            found = None if topic.startswith(self._own) else first_match(self._filters, topic)
         if found is None:
             return _Route(-1)
         position, number = found

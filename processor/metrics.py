@@ -54,6 +54,7 @@ METRICS: Final = (
     Declaration("bridge_delivered", "counter", "Samples a bridge confirmed", ("bridge",)),
     Declaration("bridge_failures", "counter", "Deliveries that failed and are tried again", ("bridge",)),
     Declaration("bridge_waiting", "gauge", "Samples a bridge has still to confirm", ("bridge",)),
+    Declaration("lost_notices", "counter", "Predictions for an IoT Edge module's output that found no room"),
     # The connection and the disk.
     Declaration("broker_connected", "gauge", "Whether the broker is connected: 1 or 0"),
     Declaration("broker_connects", "counter", "Connections made to the broker"),
