@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges, topics
-from processor.assembly import build_computation, filter_problems, open_model
+from processor.assembly import build_computation, filter_problems, open_model, signature, with_window_size
 from processor.clock import AgeClock, SystemClock
+from processor.cloud import CloudLink
 from processor.control import FilterControl
 from processor.delivery import Delivery
 from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
@@ -23,6 +23,7 @@ from processor.filter import FilterDocument
 from processor.health import HealthServer
 from processor.intake import filters, identifier
 from processor.journal import Journal
+from processor.live_commands import Commands
 from processor.memories import Memories
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
@@ -34,8 +35,10 @@ from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import Settings, client_options, load_filter
+from processor.sizing import WindowSize
 from processor.steering import Steering
 from processor.store import Store
+from processor.twin import Twin
 from processor.types import NS
 
 log = logging.getLogger(__name__)
@@ -69,7 +72,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     if problems := check(document):
         raise ConfigurationError(Problem(f"filter.{problem.path}", problem.message) for problem in problems)
 
-    outbox = settings.outbox
+    outbox, link = settings.outbox, CloudLink()
     store = Store(
         settings.state_path,
         durability=outbox.durability,
@@ -79,13 +82,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
     control = FilterControl(document, text, check, store.meta("filter"), clock.wall())
 
-    window = settings.model.window
-    signature = [
-        window.size,
-        window.step,
-        window.max_gap,
-        [[source.name, source.fields] for source in settings.sources],
-    ]
+    twin_memory = store.meta("twin")
+    wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
+    sized, model = with_window_size(settings, model, wanted)
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
@@ -96,7 +95,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     )
     copies = RetainedCopies(session, receipts, mqtt_5=settings.broker.protocol != "3.1.1")
     computation, make_selection = build_computation(
-        settings,
+        sized,
         model,
         control.active,
         memories=Memories.kept(store.meta("memories"), store.remembered()),
@@ -104,7 +103,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         paused=bool(store.meta("paused")),
         copies=copies,
     )
-    journal = Journal(computation.windows, json.dumps(signature), store)
+    journal = Journal(computation.windows, signature(sized), store)
+    sizes = WindowSize(
+        configured=settings.model.window.size,
+        computation=computation,
+        journal=journal,
+        open_model=lambda size: open_model(settings.with_window_size(size)),
+        signature=lambda size: signature(settings.with_window_size(size)),
+    )
     deliveries = [
         Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), clock)
         for bridge in settings.bridges
@@ -122,6 +128,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         reporting.connected()
 
     connection = _connect(settings, subscriptions, session, accepted, connected)
+    link.on_request(connection.wake)
     reporting = Reporting(
         root=settings.root,
         source=connection,
@@ -140,14 +147,24 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "received_bytes": float(connection.bytes_read),
         },
     )
+    twin = Twin(
+        link=link,
+        filters=control,
+        sizes=sizes,
+        legacy=settings.legacy,
+        model=lambda: computation.model,
+        kept=twin_memory,
+    )
+    commands = Commands(computation=computation, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
     steering = Steering(
         root=settings.root,
         source=connection,
         computation=computation,
         filters=control,
+        twin=twin,
         make_selection=make_selection,
         store=store,
-        deliveries=deliveries,
+        commands=commands,
         metrics=metrics,
         reporting=reporting,
         clock=clock,
@@ -163,6 +180,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
 
     pipeline = Pipeline(
         source=connection,
+        link=link,
         computation=computation,
         store=store,
         journal=journal,
@@ -176,7 +194,6 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         resumes=settings.broker.session_expiry > 0,
         max_batch=batch.max_size,
         max_delay=batch.max_delay / NS,
-        seconds_per_window=model.seconds_per_window,
     )
     store.remember(
         {

@@ -78,6 +78,11 @@ class Model(Protocol):
     kind: OutputKind
     labels: tuple[str, ...]
 
+    @property
+    def seconds_per_window(self) -> float:
+        """About what a window takes, in a call as large as they get."""
+        ...
+
     def infer(self, values: Floats) -> Predictions:
         """Judge W windows.
 

@@ -67,6 +67,7 @@ class Changes:
         dead_letters: what could not be processed.
         remembered: what the filter's conditions remember, where it changed.
         meta: values to set, as anything JSON holds.
+        windows_anew: whether all that was kept of the windows is forgotten first.
     """
 
     journal: tuple[int, bytes] | None = None
@@ -79,6 +80,7 @@ class Changes:
     dead_letters: Sequence[DeadLetter] = ()
     remembered: Sequence[Remembered] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    windows_anew: bool = False
 
     @property
     def grow(self) -> bool:
@@ -88,7 +90,7 @@ class Changes:
     @property
     def matter(self) -> bool:
         """Whether there is anything to remember. Receipts alone are not: a message without effect may come again."""
-        return self.grow or bool(self.forgotten or self.meta)
+        return self.grow or self.windows_anew or bool(self.forgotten or self.meta)
 
 
 class Store:
@@ -240,6 +242,21 @@ class Store:
 
     def _write(self, changes: Changes, now: int) -> None:
         db = self._connection
+        self._write_windows(changes)
+        if changes.receipts:
+            self._keep_receipts(changes.receipts)
+        self._set(changes.meta)
+        if changes.remembered:
+            self._remember(changes.remembered)
+        if changes.dead_letters:
+            deadletters.keep(db, changes.dead_letters)
+        if changes.samples:
+            self._admission.admit(changes.samples, now)
+
+    def _write_windows(self, changes: Changes) -> None:
+        db = self._connection
+        if changes.windows_anew:
+            self._drop_windows()
         if changes.opened:
             rows = [(number, name.source, name.key) for number, name in changes.opened]
             db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", rows)
@@ -253,15 +270,6 @@ class Store:
             db.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", changes.snapshots)
         if changes.pruned:
             db.execute("DELETE FROM journal WHERE first < ?", (changes.pruned,))
-        if changes.receipts:
-            self._keep_receipts(changes.receipts)
-        self._set(changes.meta)
-        if changes.remembered:
-            self._remember(changes.remembered)
-        if changes.dead_letters:
-            deadletters.keep(db, changes.dead_letters)
-        if changes.samples:
-            self._admission.admit(changes.samples, now)
 
     def _set(self, meta: Mapping[str, Any]) -> None:
         values = [(key, json.dumps(value)) for key, value in meta.items()]
@@ -366,8 +374,11 @@ class Store:
     def forget_windows(self) -> None:
         """Drop the journal: the windows' shape changed and what was kept does not fit them any more."""
         with self._writing():
-            for table in ("streams", "snapshots", "journal"):
-                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
+            self._drop_windows()
+
+    def _drop_windows(self) -> None:
+        for table in ("streams", "snapshots", "journal"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
 
     def close(self) -> None:
         """Close the file and let another process have the directory. Delivery threads must have ended."""
