@@ -118,6 +118,7 @@ class Store:
         self._durability = durability
         self._losses: Counter[str] = Counter()
         self._next_telling = 0.0
+        self._aged = 0  # how far `tidy` has come
         self.lock = WriteLock()
         with ExitStack() as cleanup:
             cleanup.callback(os.close, _lock(directory))
@@ -331,14 +332,15 @@ class Store:
         """
         try:
             with self._writing() as before:
-                more = self._admission.expire(now)
+                aged = self._admission.expire(now, self._aged)
                 self._set(meta or {})
         except StateFull:
             self._reserve.release()
             return False
+        self._aged = aged
         self._tell_losses(before)
         self._checkpoint()
-        return more
+        return aged > 0
 
     def meta(self, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller wrote it
         """Return a value kept under `key`, or None."""
