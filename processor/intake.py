@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -89,7 +89,9 @@ class Intake:
         decoders: Sequence[Decoder],
         windows: WindowBuffer,
         prefix: str,
+        *,
         copies: RetainedCopies | None = None,
+        held: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         """Prepare.
 
@@ -99,6 +101,8 @@ class Intake:
             windows: opens the streams' slots.
             prefix: topics under it are processors' own and never readings.
             copies: tells retained messages that were read before; None: there are none.
+            held: returns the filters that a message may have a copy for, first the one whose copy counts; another
+                object whenever they change. None: the sources'.
         """
         self._copies = copies
         self._sources = sources
@@ -106,12 +110,18 @@ class Intake:
         self._windows = windows
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
-        self._filters = [(identifier(text), position, text) for position, text in filters(sources)]
+        self._filters = filters(sources)
+        own = [text for _, text in self._filters]
+        self._ask_held = held or (lambda: own)
+        self._held = self._ask_held()
 
     def take(self, messages: Sequence[Message]) -> Taken:
         """Return the readings in a batch of messages, in arrival order."""
         piles = [_Pile() for _ in self._sources]
         taken = Taken(self._nothing(), np.empty(0, np.int64))
+        if self._ask_held() is not self._held:
+            self._held = self._ask_held()
+            self._routes.clear()
         routes = self._routes
         unused: list[tuple[int, DeadLetter]] = []
         for position, message in enumerate(messages):
@@ -209,12 +219,12 @@ class Intake:
     def _find(self, topic: str) -> _Route:
         if topic.startswith(self._own):
             return _Route(-1)
-        matching = [(number, position) for number, position, text in self._filters if topics.matches(text, topic)]
-        if not matching:
+        position = next((position for position, text in self._filters if topics.matches(text, topic)), -1)
+        if position < 0:
             return _Route(-1)
-        number, position = matching[0]
         source = self._sources[position]
-        route = _Route(position, number if len(matching) > 1 else 0)
+        held = [text for text in self._held if topics.matches(text, topic)]
+        route = _Route(position, identifier(held[0]) if len(held) > 1 else 0)
         try:
             text = _render(source, topic)
         except IndexError:
