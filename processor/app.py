@@ -102,6 +102,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
+        held=lambda: session.held,
     )
     journal = Journal(computation.windows, signature(sized), store)
     sizes = WindowSize(
@@ -207,15 +208,13 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
 
 
 def _subscriptions(settings: Settings) -> list[Subscription]:
-    """Return the sources' filters and our own topics."""
+    """Return our own topics and the sources' filters; the live filter first, so that it judges the first reading."""
     root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
-    own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0)]
-    if settings.broker.protocol == "3.1.1":
-        own.append((f"{root}/settled", 1))
+    own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0), (f"{root}/settled", 1)]
     subscriptions = [
-        *(Subscription(text, qos, identifier(text)) for text, qos in data),
         *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
+        *(Subscription(text, qos, identifier(text)) for text, qos in data),
     ]
     if not any(topics.matches(text, DROPPED_TOPIC) for text, _ in data):  # else somebody wants it as a reading
         number = identifier(DROPPED_TOPIC)
@@ -231,6 +230,13 @@ def _connect(
     connected: Callable[[bool], None],
 ) -> Connection:
     broker = settings.broker
+    configured = {one.filter: one for one in subscriptions}
+
+    def wanted() -> list[Subscription]:
+        return [
+            configured.get(text) or Subscription(text, 1, identifier(text), optional=True)
+            for text in session.to_subscribe()
+        ]
 
     def tell(sentence: str) -> None:
         log.log(logging.WARNING if connection.missing else logging.INFO, sentence)
@@ -242,8 +248,7 @@ def _connect(
         max_payload=broker.max_payload,
         will_topic=f"{settings.root}/status",
         will_payload=b"offline",
-        subscriptions=subscriptions,
-        unsubscribe=session.left,
+        subscriptions=wanted,
         on_accepted=accepted,
         on_connected=connected,
         on_unsubscribed=session.unsubscribed,

@@ -93,6 +93,7 @@ def build_computation(
     revision: int = 1,
     paused: bool = False,
     copies: RetainedCopies | None = None,
+    held: Callable[[], Sequence[str]] | None = None,
     memories: Memories | None = None,
 ) -> Assembly:
     """Put decoders, windows, model and filter together; the windows are empty.
@@ -104,6 +105,7 @@ def build_computation(
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
         copies: tells retained messages that were read before; None: there are none.
+        held: returns the filters that a message may have a copy for; None: the sources'.
         memories: what the filter's conditions remember from an earlier run; None: nothing.
     """
     window = settings.model.window
@@ -117,7 +119,7 @@ def build_computation(
     decoders = [decoder(source) for source in settings.sources]
     computation = Computation(
         settings.id,
-        intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies),
+        intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held),
         windows=windows,
         model=model,
         selection=Selection(document, model.labels, field_names, memories),

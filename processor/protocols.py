@@ -48,6 +48,10 @@ class Source(Protocol):
         """Make a connection anew, if it is still the present one: the broker sends again what was not acknowledged."""
         ...
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask the broker to send nothing more for `filters`. Never blocks; does nothing while disconnected."""
+        ...
+
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
     ) -> None:

@@ -24,7 +24,7 @@ from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
 from processor.reporting import Reporting
 from processor.selection import Selection
-from processor.session import DROPPED_TOPIC, BrokerSession
+from processor.session import BrokerSession
 from processor.store import Changes, Store
 from processor.topics import validate_topic
 from processor.twin import Twin
@@ -131,6 +131,8 @@ class Steering:
     def _apply_message(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         if message.topic.endswith("/filter"):
             return self._apply_filter(message)
+        if message.topic.endswith("/settled"):
+            return self._settle(message)
         if not message.topic.endswith("/command"):
             return self._take_note(message), _nothing
         if message.retain:  # asked of whoever was here then; a pause must not come back with every restart
@@ -150,11 +152,15 @@ class Steering:
         if message.topic.endswith("/instance"):
             self._compare_instance(message)
             news = False
-        elif message.topic == DROPPED_TOPIC:
-            news = self._session.take(message)
         else:
-            news = message.payload == self._mark and self._session.settle()
+            news = self._session.take(message)
         return {"session": self._session.memory()} if news else {}
+
+    def _settle(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Look whether our mark has come back; filters that left the configuration go when that is on disk."""
+        if message.payload != self._mark or not self._session.settle():
+            return {}, _nothing
+        return {"session": self._session.memory()}, lambda: self._source.unsubscribe(self._session.leaving)
 
     def _apply_filter(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         size = message.oversize
@@ -255,8 +261,8 @@ class Steering:
     def connected(self) -> None:
         """Take note of a connection; others learn of us, or we of them."""
         self._connections += 1
-        if f"{self._root}/settled" in self.topics and not self._session.all_settled:
-            # It comes back behind all that the broker sends for the SUBSCRIBEs of this connection (retained.py).
+        if not self._session.all_settled:
+            # It comes back behind all from before the SUBSCRIBEs of this connection, and what is sent for them.
             self._mark = f"{self._instance} {self._connections}".encode()
             self._source.publish(f"{self._root}/settled", self._mark, qos=1)
         if self._connections == 1:
