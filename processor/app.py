@@ -1,4 +1,4 @@
-"""All the wiring, in one function; start and stop order; what happens when a thread dies."""
+"""All the wiring, in `build`; start and stop order; what happens when a thread dies."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges, topics
+from processor.assembly import build_computation, filter_problems, open_model
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
-from processor.computation import Computation
 from processor.control import FilterControl
-from processor.decoders import decoder
 from processor.delivery import Delivery
 from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
-from processor.filter import FilterDocument, check_against
+from processor.filter import FilterDocument
 from processor.health import HealthServer
-from processor.intake import Intake, filters, identifier
+from processor.intake import filters, identifier
 from processor.journal import Journal
+from processor.memories import Memories
 from processor.metrics import Metrics
-from processor.model.onnx_model import OnnxModel, load_model
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.outbox import Bounds
@@ -34,13 +33,11 @@ from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
-from processor.selection import Selection
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import HubBridge, Settings, client_options, load_filter
 from processor.steering import Steering
 from processor.store import Store
 from processor.types import NS
-from processor.windows import Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
 
@@ -48,37 +45,6 @@ _STOP_PATIENCE: Final = 4.3
 """Seconds for everything to end after a signal."""
 _PIPELINE_PATIENCE: Final = 1.7
 """Seconds of them for the batch underway and what was read already."""
-
-
-def open_model(settings: Settings) -> OnnxModel:
-    """Load the configured model.
-
-    Raises:
-        ModelError: it cannot be loaded, or does not fit what the sources give.
-    """
-    model, source = settings.model, settings.sources[0]
-    return load_model(
-        settings.path(model.path),
-        window_size=model.window.size,
-        channels=len(source.fields),
-        fields=source.fields,
-        input_name=model.input.name,
-        layout=model.input.layout,
-        mean=model.input.mean,
-        std=model.input.std,
-        output_name=model.output.name,
-        output_kind=model.output.kind,
-        labels=model.output.labels,
-        temperature=model.temperature,
-        max_batch=model.batch.max_size,
-        threads=model.threads,
-    )
-
-
-def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
-    """Return where a filter does not fit the model or the sources."""
-    known = dict.fromkeys(field for source in settings.sources for field in source.fields)
-    return check_against(document, kind=model.kind, labels=model.labels, fields=list(known))
 
 
 def build(settings: Settings, stop: Callable[[], None]) -> App:
@@ -115,21 +81,12 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     control = FilterControl(document, text, check, store.meta("filter"), clock.wall())
 
     window = settings.model.window
-    shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
-    windows = WindowBuffer(shape, window.max_streams)
     signature = [
         window.size,
         window.step,
         window.max_gap,
         [[source.name, source.fields] for source in settings.sources],
     ]
-    journal = Journal(windows, json.dumps(signature), store)
-    field_names = [(source.name, source.fields) for source in settings.sources]
-
-    def make_selection(active: FilterDocument) -> Selection:
-        return Selection(active, model.labels, field_names)
-
-    decoders = [decoder(source) for source in settings.sources]
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
@@ -139,17 +96,16 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
     )
     copies = RetainedCopies(session, receipts, mqtt_5=settings.broker.protocol != "3.1.1")
-    intake = Intake(settings.sources, decoders, windows, settings.topic_prefix, copies)
-    computation = Computation(
-        settings.id,
-        intake=intake,
-        windows=windows,
-        model=model,
-        selection=make_selection(control.active),
+    computation, make_selection = build_computation(
+        settings,
+        model,
+        control.active,
+        memories=Memories.kept(store.meta("memories"), store.remembered()),
         revision=control.revision,
         paused=bool(store.meta("paused")),
-        fields=dict(field_names),
+        copies=copies,
     )
+    journal = Journal(computation.windows, json.dumps(signature), store)
     link = CloudLink()
     deliveries = _deliveries(settings, store, clock, link)
 
@@ -221,7 +177,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         max_delay=batch.max_delay / NS,
         seconds_per_window=model.seconds_per_window,
     )
-    store.remember({"filter": control.memory(), "age": age.memory(), "session": session.memory()})
+    store.remember(
+        {
+            "filter": control.memory(),
+            "memories": computation.selection.memories.meta(),
+            "age": age.memory(),
+            "session": session.memory(),
+        }
+    )
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
 
 

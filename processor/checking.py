@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from processor import settings as configuration
-from processor.app import filter_problems, open_model
+from processor.assembly import filter_problems, open_model
 from processor.errors import ConfigurationError, FilterRejected, ModelError, ModelMisfit, Problem
 from processor.filter import FilterDocument, all_problems, to_plain
 from processor.model.onnx_model import OnnxModel

@@ -106,7 +106,7 @@ class Intake:
         self._windows = windows
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
-        self._filters = [(identifier(text), position, text) for position, text in filters(sources)]
+        self._filters = filters(sources)
 
     def take(self, messages: Sequence[Message]) -> Taken:
         """Return the readings in a batch of messages, in arrival order."""
@@ -119,7 +119,7 @@ class Intake:
             if (
                 route.source < 0
                 or (message.retain and self._came_before(message, route, messages[:position]))
-                or (route.identifier and not _is_copy(message, route.identifier))
+                or (route.identifier and not is_copy(message, route.identifier))
             ):
                 taken.ignored += 1
             elif message.oversize or route.problem:
@@ -207,14 +207,12 @@ class Intake:
         return route
 
     def _find(self, topic: str) -> _Route:
-        if topic.startswith(self._own):
+        found = None if topic.startswith(self._own) else first_match(self._filters, topic)
+        if found is None:
             return _Route(-1)
-        matching = [(number, position) for number, position, text in self._filters if topics.matches(text, topic)]
-        if not matching:
-            return _Route(-1)
-        number, position = matching[0]
+        position, number = found
         source = self._sources[position]
-        route = _Route(position, number if len(matching) > 1 else 0)
+        route = _Route(position, number)
         try:
             text = _render(source, topic)
         except IndexError:
@@ -250,6 +248,23 @@ def identifier(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % _MOST_IDENTIFIERS + 1
 
 
+def first_match(filters: Sequence[tuple[int, str]], topic: str) -> tuple[int, int] | None:
+    """Return where a topic's messages go; None where no filter matches.
+
+    Args:
+        filters: as `filters` returns them.
+        topic: of a message.
+
+    Returns:
+        The source's position, and the subscription whose copy counts where several match, else 0.
+    """
+    matching = [(position, text) for position, text in filters if topics.matches(text, topic)]
+    if not matching:
+        return None
+    position, text = matching[0]
+    return position, identifier(text) if len(matching) > 1 else 0
+
+
 def _render(source: Source, topic: str) -> list[str]:
     """Return the stream's key; in two parts where the rest of it is in the payload."""
     levels = topic.split("/")
@@ -268,7 +283,7 @@ def _render(source: Source, topic: str) -> list[str]:
     return parts
 
 
-def _is_copy(message: Message, identifier: int) -> bool:
+def is_copy(message: Message, identifier: int) -> bool:
     """Whether this is the copy of the subscription that counts; brokers without identifiers send one copy only."""
     identifiers = subscription_identifiers(message.properties)
     return not identifiers or identifier in identifiers

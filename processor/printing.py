@@ -116,7 +116,7 @@ def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
         yield f"accepted by {rule}", f"{count:>12}"
     outbox = metrics.outbox
     lost = ", ".join(f"{count} {reason}" for reason, count in outbox.lost.items() if count)
-    yield "outbox", f"{outbox.samples} samples, {_size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")
+    yield "outbox", f"{outbox.samples} samples, {size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")
     for name, bridge in metrics.bridges.items():
         error = f"; {bridge.error}" if bridge.error else ""
         yield (
@@ -125,7 +125,8 @@ def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
         )
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Return bytes for people, to a tenth."""
     for unit, bytes_in in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= bytes_in:
             return f"{count / bytes_in:.1f} {unit}"

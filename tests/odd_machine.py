@@ -61,7 +61,7 @@ ODDITIES: dict[str, Callable[[str], None]] = {
     "stuck": stick,
     "backoff": lambda seconds: replace(attempts, "_LONGEST_BACKOFF", float(seconds)),
     "keepalive": hurry,
-    "tidy": lambda seconds: replace(steering, "_EXPIRY_EVERY", float(seconds)),
+    "tidy": lambda seconds: replace(steering, "_TIDY_EVERY", float(seconds)),
     "checked": lambda size: replace(database, "_CHECKED", int(size)),
 }
 

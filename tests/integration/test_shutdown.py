@@ -64,7 +64,7 @@ def test_it_ends_in_time_whatever_hangs(
     client, listener = mqtt_client(), mqtt_client()
     listener.subscribe(f"{processor.root}/status")
     listener.subscribe(f"{processor.root}/accepted/all")
-    program = ("-m", "tests.odd_machine", f"stuck={stuck}")
+    program = ("-m", "tests.odd_machine", f"stuck={stuck}", "keepalive=4")  # a broker that is cut off misses us soon
     processor.launch(*program)
     subscribed(processor, mosquitto, topic)
     publish(client, topic, range(2 * SIZE + 1))

@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_used_is_set_aside(
     earlier.write_text("an earlier one")
     processor.start()
     assert f"ERROR {file} cannot be used (" in processor.log()
-    assert f"It was set aside as {aside}, " in processor.log()
+    assert f"It was set aside as {aside} and a new one was begun" in processor.log()
     publish(mqtt_client(), topic, range(100, 100 + 2 * SIZE))
     processor.wait_until(lambda: len(processor.events()) == 2, "samples")
     assert processor.stop() == 0
@@ -93,11 +93,11 @@ def test_damage_that_is_met_later_ends_the_process_and_the_next_start_mends_it(
     spoiled = file.read_bytes()
     processor.launch("-m", "tests.odd_machine", "checked=0")
     assert processor.wait() == 1
-    assert f"ERROR Stopped: the state {file} is damaged (" in processor.log()
-    assert "at the next start it is set aside, and a new one is begun" in processor.log()
+    assert f"ERROR Stopped: {file} is damaged (" in processor.log()
+    assert "start mlade again: it then checks the whole file, and sets it aside" in processor.log()
     assert "Traceback" not in processor.log()
     processor.launch("-m", "tests.odd_machine", "checked=0")
-    processor.wait_for_log(f"It was set aside as {file}.set-aside-1, ")
+    processor.wait_for_log(f"It was set aside as {file}.set-aside-1 and ")
     publish(mqtt_client(), "damaged/later", range(100, 100 + 2 * SIZE))
     processor.wait_until(lambda: len(processor.events()) == 2, "samples")
     assert processor.stop() == 0

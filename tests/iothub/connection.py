@@ -13,7 +13,7 @@ from tests.iothub import packets
 from tests.iothub.identity import Unauthorized
 
 if TYPE_CHECKING:
-    from tests.iothub.service import Client, Service
+    from tests.iothub.service import Peer, Service
 
 NOT_AUTHORIZED = 5
 REFUSED_SUBSCRIPTION = 0x80
@@ -21,6 +21,8 @@ _LARGEST_PACKET = 512 * 1024
 """Bytes: a message that is too large is read whole, so that the refusal can say by how much."""
 _CONNECT_WITHIN = 30.0
 """Seconds from the TCP connection to a CONNECT."""
+_LONGEST_SILENCE = 1767.0
+"""Seconds until a client that says nothing is dropped, whatever its keep-alive is."""
 
 
 class Connection(asyncio.Protocol):
@@ -37,7 +39,7 @@ class Connection(asyncio.Protocol):
             number: counts the hub's connections, from 1.
         """
         self.number = number
-        self.client: Client | None = None
+        self.client: Peer | None = None
         self.deaf = False
         self.token = ""
         self.certificate_name: str | None = None
@@ -50,7 +52,8 @@ class Connection(asyncio.Protocol):
         self._timers: list[asyncio.TimerHandle] = []
         self._heard = time.monotonic()
         self._next_id = 0
-        self._readers: dict[int, Callable[[Client, packets.Packet], None]] = {
+        self._will: tuple[str, bytes] | None = None
+        self._readers: dict[int, Callable[[Peer, packets.Packet], None]] = {
             packets.PUBLISH: self._receive,
             packets.PUBACK: self._acknowledged,
             packets.SUBSCRIBE: self._subscribe,
@@ -81,8 +84,9 @@ class Connection(asyncio.Protocol):
                 self._take(packet)
                 if self._transport is None:
                     return
-            if self._reader.pending and self._cut_is_due(in_mid_packet=True):
-                return
+            faults = self._service.faults
+            if faults.cut_after == 0 and faults.mid_packet and self._reader.begins(packets.PUBLISH):
+                self._cut_is_due()
         except packets.Malformed as error:
             self.end(str(error))
         finally:
@@ -99,14 +103,16 @@ class Connection(asyncio.Protocol):
         """Whether something can still be sent."""
         return self._transport is not None
 
-    def publish(self, topic: str, payload: bytes, qos: int) -> None:
-        """Send a message to the client."""
+    def publish(self, topic: str, payload: bytes, qos: int) -> int:
+        """Send a message to the client and return its packet id."""
         self._next_id = self._next_id % 0xFFFF + 1
         self._answers += packets.publish(topic, payload, qos=qos, packet_id=self._next_id)
         self._flush()
+        return self._next_id
 
     def end(self, reason: str, *, mid_packet: bool = False) -> None:
         """End the connection at once; what was not sent is lost."""
+        self._flush()
         if self._transport is None:
             return
         if mid_packet:
@@ -146,15 +152,16 @@ class Connection(asyncio.Protocol):
             self._refuse(NOT_AUTHORIZED, str(error))
             return
         self.token = asked.password
+        self._will = None if asked.will_topic is None else (asked.will_topic, asked.will_payload)
         self.client = admission.client
         present = self.client.attach(self, clean=asked.clean)
         self._service.note("connected", self.client.id, f"connection {self.number}")
         if admission.expires is not None:
             wait = admission.expires - time.time()
             self._timers.append(self._loop.call_later(wait, self.end, "its token has expired"))
-        if asked.keepalive:
-            self._watch(asked.keepalive * 1.5)
+        self._watch(min(asked.keepalive * 1.5, _LONGEST_SILENCE) or _LONGEST_SILENCE)
         self._answers += packets.connack(0, session_present=present)
+        self.client.attached()
 
     def _refuse(self, code: int, reason: str) -> None:
         self._service.note("refused", "", reason)
@@ -164,43 +171,44 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         self._closed(reason)
 
-    def _subscribe(self, client: Client, packet: packets.Packet) -> None:
+    def _subscribe(self, client: Peer, packet: packets.Packet) -> None:
         packet_id, filters = packets.read_subscribe(packet.body)
         granted = bytearray()
         for topic, qos in filters:
-            if client.may_subscribe(topic):
-                client.subscriptions[topic] = min(qos, 1)
-                granted.append(min(qos, 1))
-            else:
+            answer = client.subscribe(topic, qos)
+            if answer is None:
                 self._service.note("subscription refused", client.id, topic)
-                granted.append(REFUSED_SUBSCRIPTION)
+            granted.append(REFUSED_SUBSCRIPTION if answer is None else answer)
         self._answers += packets.acknowledge(packets.SUBACK, packet_id, bytes(granted))
+        client.subscribed()
 
-    def _unsubscribe(self, client: Client, packet: packets.Packet) -> None:
+    def _unsubscribe(self, client: Peer, packet: packets.Packet) -> None:
         packet_id, filters = packets.read_unsubscribe(packet.body)
         for topic in filters:
             client.subscriptions.pop(topic, None)
         self._answers += packets.acknowledge(packets.UNSUBACK, packet_id)
 
-    def _ping(self, _client: Client, _packet: packets.Packet) -> None:
+    def _ping(self, _client: Peer, _packet: packets.Packet) -> None:
         self._answers += packets.packet(packets.PINGRESP, b"")
 
-    def _disconnect(self, _client: Client, _packet: packets.Packet) -> None:
+    def _disconnect(self, _client: Peer, _packet: packets.Packet) -> None:
+        self._will = None
         self._flush()
         if self._transport is not None:
             self._transport.close()
         self._closed("the client disconnected")
 
-    def _acknowledged(self, client: Client, packet: packets.Packet) -> None:
-        packet_id = packets.read_packet_id(packet.body)
-        self._service.note("acknowledged", client.id, str(packet_id))
+    def _acknowledged(self, client: Peer, packet: packets.Packet) -> None:
+        client.acknowledged(packets.read_packet_id(packet.body))
 
-    def _receive(self, client: Client, packet: packets.Packet) -> None:
+    def _receive(self, client: Peer, packet: packets.Packet) -> None:
         message = packets.read_publish(packet)
-        if message.qos > 1:
-            self.end("QoS 2 is not supported")
-            return
-        refusal = client.receive(message, self)
+        refusal = "QoS 2 is not supported" if message.qos > 1 else None
+        if refusal is None and "/messages/events" in message.topic:
+            if self._cut_is_due() or self._service.swallows():
+                return
+            refusal = self._service.refusal()
+        refusal = refusal or client.receive(message, self)
         if refusal is not None:
             self.end(refusal)
         elif message.qos:
@@ -217,7 +225,7 @@ class Connection(asyncio.Protocol):
         else:
             self._answers += answer
 
-    def cut_is_due(self) -> bool:
+    def _cut_is_due(self) -> bool:
         """Tell, with every message, whether it is the one at which a test wants the connection cut; then it is."""
         faults = self._service.faults
         if faults.cut_after is None:
@@ -226,13 +234,8 @@ class Connection(asyncio.Protocol):
             faults.cut_after -= 1
             return False
         faults.cut_after = None
-        self._flush()
         self.end("cut, as the test asked", mid_packet=faults.mid_packet)
         return True
-
-    def _cut_is_due(self, *, in_mid_packet: bool) -> bool:
-        faults = self._service.faults
-        return in_mid_packet and faults.mid_packet and faults.cut_after == 0 and self.cut_is_due()
 
     # What the client gets.
 
@@ -269,7 +272,7 @@ class Connection(asyncio.Protocol):
             self.end(f"no CONNECT within {_CONNECT_WITHIN:g} s")
 
     def _watch(self, patience: float) -> None:
-        idle = time.monotonic() - self._heard
+        idle = 0.0 if self._service.faults.throttling == "stop reading" else time.monotonic() - self._heard
         if self._transport is None:
             return
         if idle >= patience:
@@ -284,9 +287,12 @@ class Connection(asyncio.Protocol):
         for timer in self._timers:
             timer.cancel()
         self._service.connections.discard(self)
-        if self.client is not None:
-            self.client.detach(self)
-            self._service.note("disconnected", self.client.id, reason)
+        if self.client is None:
+            return
+        self.client.detach(self)
+        self._service.note("disconnected", self.client.id, reason)
+        if self._will is not None:
+            self.client.will(*self._will)
 
 
 def common_name(tls: ssl.SSLObject | None) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Throttling = Literal["stop reading", "disconnect"]
+OverQuota = Literal["disconnect", "ignore"]
 
 
 @dataclass(slots=True)
@@ -23,6 +24,8 @@ class State:
     silent: bool = False
     throttling: Throttling | None = None
     quota_left: float = math.inf
+    over_quota: OverQuota = "disconnect"
+    upload_status: int | None = None
     round_trip: float = 0.0
 
 
@@ -49,14 +52,22 @@ class Levers(Protocol):
 class Faults:
     """Switches for a test. Each has taken effect when its call returns, and lasts until `heal` unless it says else."""
 
-    def __init__(self, state: State, run: Callable[[Callable[[], None]], None], hub: Levers) -> None:
+    def __init__(
+        self,
+        state: State,
+        run: Callable[[Callable[[], None]], None],
+        hub: Levers,
+        end_unheard: Callable[[], None],
+    ) -> None:
         """Wire the switches.
 
         Args:
             state: what they set.
             run: runs something in the hub's thread and waits for it.
             hub: what acts on connections.
+            end_unheard: ends what connected while the hub was silent.
         """
+        self._end_unheard = end_unheard
         self._state = state
         self._run = run
         self._hub = hub
@@ -103,13 +114,25 @@ class Faults:
         self._set(silent=True)
 
     def throttle(self, how: Throttling = "stop reading") -> None:
-        """Push back: stop reading what clients send, or end a connection when it sends a message."""
+        """Push back: stop reading what clients send, or end a connection when it sends a message.
+
+        Twin requests, registrations and file uploads are answered with 429.
+        """
         self._set(throttling=how)
         self._run(self._hub.apply_throttling)
 
-    def exhaust_quota(self, after: int = 0) -> None:
-        """Take so many messages more; then end a connection when it sends a message, which is not recorded."""
-        self._set(quota_left=after)
+    def exhaust_quota(self, after: int = 0, how: OverQuota = "disconnect") -> None:
+        """Take as many messages more as the quota has left; what comes then is not recorded.
+
+        Args:
+            after: messages left; one larger than 4 KB counts as several, as the service does.
+            how: what happens then: the connection ends, or the message is ignored.
+        """
+        self._set(quota_left=after, over_quota=how)
+
+    def fail_uploads(self, status: int = 503) -> None:
+        """Answer requests for file uploads, and for blobs, with an HTTP status."""
+        self._set(upload_status=status)
 
     def expire_tokens(self) -> None:
         """Treat every token seen so far as expired from now on, and end the connections made with them; for good."""
@@ -127,3 +150,4 @@ class Faults:
         self._run(self._hub.apply_throttling)
         if was_silent:
             self._run(self._hub.end_deaf)
+            self._run(self._end_unheard)

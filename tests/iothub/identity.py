@@ -32,6 +32,7 @@ class Device:
         hub: the hub's name, as in `HostName`.
         key: base64; empty where it has a certificate.
         certificate, private_key: PEM files, where it has a certificate.
+        certificate_name: the common name that it has to have.
         enabled: False: refused.
     """
 
@@ -42,6 +43,7 @@ class Device:
     key: str = ""
     certificate: Path | None = None
     private_key: Path | None = None
+    certificate_name: str = ""
     enabled: bool = True
     generation: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -119,9 +121,9 @@ class Authority:
 
         Args:
             name: the common name.
-            identities: host names and addresses; none: the name.
+            identities: host names and addresses; none: it is a client's.
         """
-        certificate = self._authority.issue_cert(*(identities or (name,)), common_name=name)
+        certificate = self._authority.issue_cert(*(identities or ("client.invalid",)), common_name=name)
         stem = name.replace("/", "-")
         chain, key = self._directory / f"{stem}.crt", self._directory / f"{stem}.key"
         chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import quote, unquote
 
 LARGEST = 256 * 1024
@@ -22,7 +24,7 @@ class Event:
         packet_id: of the PUBLISH; 0 at QoS 0.
         at: seconds on the monotonic clock at which it arrived.
         dup: whether the client says that it has sent it before.
-        connection: the how-manieth connection of the hub it came over.
+        connection: number of the hub's connection that it came over, from 1.
     """
 
     body: bytes
@@ -34,6 +36,15 @@ class Event:
     dup: bool = False
     connection: int = 0
 
+    @classmethod
+    def read(
+        cls, body: bytes, bag: Mapping[str, str], *, packet_id: int = 0, dup: bool = False, connection: int = 0
+    ) -> Self:
+        """Make one of what has just arrived; `bag` has all properties."""
+        system = {name: value for name, value in bag.items() if name.startswith("$.")}
+        properties = {name: value for name, value in bag.items() if name not in system}
+        return cls(body, properties, system, system.get("$.on"), packet_id, time.monotonic(), dup, connection)
+
     @property
     def id(self) -> str | None:
         """The message id."""
@@ -42,7 +53,12 @@ class Event:
     @property
     def size(self) -> int:
         """Bytes that count against the limit."""
-        return len(self.body) + size_of({**self.properties, **self.system})
+        return len(self.body) + size_of(self.properties) + size_of(self.system)
+
+    @property
+    def blocks(self) -> int:
+        """Messages that the day's quota is charged with: one for each 4 KB begun."""
+        return max(1, -(-self.size // 4096))
 
 
 def size_of(properties: Mapping[str, str]) -> int:

@@ -63,10 +63,9 @@ class Reader:
         self._buffer = bytearray()
         self._largest = largest
 
-    @property
-    def pending(self) -> int:
-        """Bytes of a packet that is not complete."""
-        return len(self._buffer)
+    def begins(self, kind: int) -> bool:
+        """Tell whether the first bytes of a packet of that type are there, and not all of it."""
+        return bool(self._buffer) and self._buffer[0] >> 4 == kind
 
     def feed(self, data: bytes) -> Iterator[Packet]:
         """Yield the packets that are complete with `data`.

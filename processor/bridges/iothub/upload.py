@@ -19,8 +19,8 @@ _ASKING: Final = 70.0
 """Seconds for the hub's answers; the SDK gives up on its own after a minute."""
 _STORING: Final = 600.0
 """Seconds for the content."""
-_TRANSIENT: Final = frozenset({401, 408, 429})
-"""Answers of the hub that may be others later: a token that is over, and too many requests."""
+_FOR_GOOD: Final = frozenset({400, 404, 405, 501})
+"""Answers of a hub without file upload. Others may be different later: 403 also says that too many are under way."""
 _OK: Final = 200
 LONGEST_UPLOAD: Final = 2 * _ASKING + _STORING
 """Seconds that all of it may take."""
@@ -75,7 +75,7 @@ class Uploads:
             return dict(await asyncio.wait_for(client.get_storage_info_for_blob(name), _ASKING))
         except (exceptions.ClientError, exceptions.ServiceError, TimeoutError) as error:
             status = status_of(error)
-            if status is not None and 400 <= status < 500 and status not in _TRANSIENT:  # noqa: PLR2004 - HTTP's
+            if status in _FOR_GOOD:
                 raise WillNeverTake(
                     f"it is too large for a message, and the hub offers no file upload (status {status}); link a "
                     "storage account to the hub under File upload"
