@@ -12,6 +12,8 @@ from processor.protocols import Clock
 from processor.types import NS
 
 _DAY: Final = 86_400 * NS
+_NOTHING: Final = 1e-6
+"""Of a message: what floating-point sums may lack."""
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _FORGIVEN: Final = 4
@@ -61,7 +63,8 @@ class Rate:
         day = self._seconds_of_the_day_left() if self._is_over(blocks) else 0.0
         if self._per_second is None:
             return day
-        return max(day, (1.0 - self._level) / self._per_second, 0.0)
+        missing = 1.0 - self._level
+        return max(day, missing / self._per_second if missing > _NOTHING else 0.0)
 
     def is_used_up(self, blocks: int) -> bool:
         """Return whether it is the day's quota that such a message waits for."""
