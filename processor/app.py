@@ -34,7 +34,7 @@ from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
-from processor.settings import Settings, client_options, load_filter
+from processor.settings import HubBridge, Settings, client_options, load_filter
 from processor.sizing import WindowSize
 from processor.steering import Steering
 from processor.store import Store
@@ -112,10 +112,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         open_model=lambda size: open_model(settings.with_window_size(size)),
         signature=lambda size: signature(settings.with_window_size(size)),
     )
-    deliveries = [
-        Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), clock)
-        for bridge in settings.bridges
-    ]
+    deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
         receipts.connected(connection.connects, session_present=session_present)
@@ -205,6 +202,19 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         }
     )
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
+
+
+def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: CloudLink) -> list[Delivery]:
+    """Return one for each bridge. The first of those to a hub has the link: one cloud steers."""
+    hub = next((bridge.name for bridge in settings.bridges if isinstance(bridge, HubBridge)), None)
+    deliveries = []
+    for bridge in settings.bridges:
+        own = link if bridge.name == hub else None
+        made = bridges.make(bridge, settings, clock, link=own, memory=store.bridge_memory(bridge.name))
+        deliveries.append(Delivery(bridge.name, made, store.outbox(bridge.name), clock))
+        if own is not None:
+            own.on_said(deliveries[-1].notify)
+    return deliveries
 
 
 def _subscriptions(settings: Settings) -> list[Subscription]:
@@ -370,6 +380,11 @@ class App:
         return True
 
 
+def _has_strays() -> bool:
+    """Return whether a library has left threads that Python would wait for at its end: IoT Hub's SDK does."""
+    return any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
+
+
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
@@ -390,7 +405,7 @@ def run(settings: Settings) -> int:
         code = 1
     else:
         log.info("Stopped; %d samples wait in the outbox.", app.store.totals.rows)
-    if not ended:
+    if not ended or _has_strays():
         # A thread is inside a long call of the model or a bridge. What it does is not acknowledged, so nothing is lost.
         logging.shutdown()
         os._exit(code)

@@ -151,6 +151,7 @@ class Store:
                 db.execute("DELETE FROM delivery WHERE bridge = ?", (number,))
                 db.execute("DELETE FROM claims WHERE bridge = ?", (number,))
                 db.execute("DELETE FROM bridges WHERE bridge = ?", (number,))
+                db.execute("DELETE FROM meta WHERE key = ?", (_memory_key(name),))
                 gone = db.execute("DELETE FROM outbox WHERE waiting <= 0").rowcount
                 if count:
                     log.warning(
@@ -164,8 +165,19 @@ class Store:
 
     def outbox(self, bridge: str) -> Outbox:
         """Return one bridge's view of the outbox, for its delivery thread to open."""
-        path, number = self._directory / FILE_NAME, self._bridges[bridge]
-        return Outbox(path, self.lock, self.totals, bridge=number, durability=self._durability, reserve=self._reserve)
+        return Outbox(
+            self._directory / FILE_NAME,
+            self.lock,
+            self.totals,
+            bridge=self._bridges[bridge],
+            memory=_memory_key(bridge),
+            durability=self._durability,
+            reserve=self._reserve,
+        )
+
+    def bridge_memory(self, bridge: str) -> Any:  # noqa: ANN401 - as in `meta`
+        """Return what a bridge has remembered in an earlier run, or None."""
+        return self.meta(_memory_key(bridge))
 
     def commit(self, changes: Changes, now: int) -> None:
         """Make a batch's changes durable, all or none.
@@ -385,6 +397,10 @@ class Store:
     def close(self) -> None:
         """Close the file and let another process have the directory. Delivery threads must have ended."""
         self._resources.close()
+
+
+def _memory_key(bridge: str) -> str:
+    return f"bridge {bridge}"
 
 
 def _lock(directory: Path) -> int:
