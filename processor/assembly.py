@@ -14,6 +14,7 @@ from processor.errors import Problem
 from processor.filter import FilterDocument, check_against
 from processor.intake import Intake
 from processor.model.onnx_model import OnnxModel, load_model
+from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.settings import Settings
@@ -60,12 +61,13 @@ class Assembly(NamedTuple):
 
 def build_computation(
     settings: Settings,
-    model: OnnxModel,
+    model: Model,
     document: FilterDocument,
     *,
     revision: int = 1,
     paused: bool = False,
     copies: RetainedCopies | None = None,
+    samples: bool = True,
 ) -> Assembly:
     """Put decoders, windows, model and filter together; the windows are empty.
 
@@ -76,6 +78,7 @@ def build_computation(
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
         copies: tells retained messages that were read before; None: there are none.
+        samples: whether accepted windows become samples; else they are only counted.
     """
     window = settings.model.window
     shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
@@ -95,5 +98,6 @@ def build_computation(
         revision=revision,
         paused=paused,
         fields=dict(field_names),
+        samples=samples,
     )
     return Assembly(computation, make_selection)

@@ -127,6 +127,7 @@ def status(
 
 
 app.command()(recordings.record)
+app.command()(recordings.replay)
 
 
 @filters.command("get")
