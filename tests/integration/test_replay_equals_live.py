@@ -57,7 +57,7 @@ def test_a_replay_gives_the_live_runs_samples(
     base = json.loads(recordings.configuration(tmp_path, *rules).read_text())
     timed, timeless = {**base["sources"][0]}, {**base["sources"][0], "name": "press", "time": None}
     timed["topics"], timeless["topics"] = [f"{topics['wearable']}/+/imu"], [topics["press"]]
-    processor = make_processor(sources=[timed, timeless], model=base["model"], filter=base["filter"])
+    processor = make_processor(id="replayed", sources=[timed, timeless], model=base["model"], filter=base["filter"])
     client = mqtt_client()
     client.subscribe(f"{processor.root}/#")
     processor.start()
