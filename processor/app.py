@@ -23,6 +23,7 @@ from processor.filter import FilterDocument
 from processor.health import HealthServer
 from processor.intake import filters, identifier
 from processor.journal import Journal
+from processor.memories import Memories
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
@@ -98,6 +99,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         settings,
         model,
         control.active,
+        memories=Memories.kept(store.meta("memories"), store.remembered()),
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
@@ -176,7 +178,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         max_delay=batch.max_delay / NS,
         seconds_per_window=model.seconds_per_window,
     )
-    store.remember({"filter": control.memory(), "age": age.memory(), "session": session.memory()})
+    store.remember(
+        {
+            "filter": control.memory(),
+            "memories": computation.selection.memories.meta(),
+            "age": age.memory(),
+            "session": session.memory(),
+        }
+    )
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
 
 

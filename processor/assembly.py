@@ -13,6 +13,7 @@ from processor.decoders import decoder
 from processor.errors import Problem
 from processor.filter import FilterDocument, check_against
 from processor.intake import Intake
+from processor.memories import Memories
 from processor.model.onnx_model import OnnxModel, load_model
 from processor.protocols import Model
 from processor.retained import RetainedCopies
@@ -67,6 +68,7 @@ def build_computation(
     revision: int = 1,
     paused: bool = False,
     copies: RetainedCopies | None = None,
+    memories: Memories | None = None,
     samples: bool = True,
 ) -> Assembly:
     """Put decoders, windows, model and filter together; the windows are empty.
@@ -78,6 +80,7 @@ def build_computation(
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
         copies: tells retained messages that were read before; None: there are none.
+        memories: what the filter's conditions remember from an earlier run; None: nothing.
         samples: whether accepted windows become samples; else they are only counted.
     """
     window = settings.model.window
@@ -86,7 +89,7 @@ def build_computation(
     field_names = [(source.name, source.fields) for source in settings.sources]
 
     def make_selection(active: FilterDocument) -> Selection:
-        return Selection(active, model.labels, field_names)
+        return Selection(active, model.labels, field_names, computation.selection.memories.successor())
 
     decoders = [decoder(source) for source in settings.sources]
     computation = Computation(
@@ -94,7 +97,7 @@ def build_computation(
         intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies),
         windows=windows,
         model=model,
-        selection=make_selection(document),
+        selection=Selection(document, model.labels, field_names, memories),
         revision=revision,
         paused=paused,
         fields=dict(field_names),

@@ -14,6 +14,7 @@ import numpy as np
 from processor.errors import ModelError
 from processor.events import event_id, inference, sample_event, uniform
 from processor.intake import Intake, Taken, dead_letter
+from processor.memories import Remembered
 from processor.protocols import Model
 from processor.selection import Judgement, Selection
 from processor.topics import encode_stream
@@ -38,6 +39,7 @@ class Outcome:
         samples: the accepted windows, ready for the outbox, in order.
         dead_letters: messages that could not be used, and those whose window the model failed on.
         names: the streams of the windows, by slot.
+        remembered: what the filter's conditions remember, where it changed.
     """
 
     taken: Taken
@@ -48,6 +50,7 @@ class Outcome:
     samples: list[Sample]
     dead_letters: list[DeadLetter]
     names: dict[int, StreamName]
+    remembered: Sequence[Remembered] = ()
 
 
 class Computation:
@@ -108,7 +111,8 @@ class Computation:
             part = self._carry(messages, taken, slice(start, start + most))
             parts.append(part if count <= most else _without_past(part))
         self.windows.release()
-        return parts[0] if len(parts) == 1 else _together(taken, parts)
+        outcome = parts[0] if len(parts) == 1 else _together(taken, parts)
+        return replace(outcome, remembered=self.selection.memories.changes())
 
     def _carry(self, messages: Sequence[Message], taken: Taken, part: slice) -> Outcome:
         """Carry a part of a batch's readings to samples."""

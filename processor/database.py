@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "mlade.db"
 _APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _WAL_PAGES: Final = 1000
 """Pages of 4 KiB in SQLite's log from which on a commit writes them back into the file; the log then begins anew."""
 _WAL_LIMIT: Final = 64 << 20
 """Bytes that the log's file keeps after a transaction that was larger."""
 _CHECKED: Final = 64 << 20
 """Bytes up to which a file is checked as a whole at every start; it takes about a tenth of a second."""
-_NEEDED: Final = ("meta", "streams", "journal", "snapshots", "receipts", "bridges", "claims")
+_NEEDED: Final = ("meta", "streams", "journal", "snapshots", "receipts", "remembered", "bridges", "claims")
 """Tables of a larger file that are checked: what the start needs."""
 _MARK: Final = ".damaged"
 """Suffix of the file beside it that says: found damaged while in use, so check it however big it is."""
@@ -41,7 +41,14 @@ _DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _PATIENCE: Final = 10.0
 """Seconds to wait for another program to be done with the file."""
 
-_SCHEMA: Final = """
+_REMEMBERED: Final = """
+-- What the filter's conditions remember (memories.py).
+CREATE TABLE remembered (
+    memory INTEGER NOT NULL, key TEXT NOT NULL, part INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (memory, key, part));
+"""
+
+_SCHEMA: Final = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- The windows' journal: a row a batch, pruned to what windows still need (journal.py).
@@ -49,7 +56,7 @@ CREATE TABLE streams (stream INTEGER PRIMARY KEY, source TEXT NOT NULL, key TEXT
 CREATE TABLE journal (first INTEGER PRIMARY KEY, past BLOB NOT NULL);
 CREATE TABLE snapshots (stream INTEGER PRIMARY KEY, next INTEGER NOT NULL, past BLOB NOT NULL);
 CREATE TABLE receipts (first INTEGER PRIMARY KEY, packets BLOB NOT NULL);
-
+{_REMEMBERED}
 -- Samples on their way out, and which bridges still have to confirm each.
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL, rule TEXT NOT NULL, label TEXT NOT NULL,
@@ -75,6 +82,7 @@ _STEPS: Final = {
 -- What a dead letter takes in all, not its payload alone: a topic may have 64 KiB.
 UPDATE deadletters SET size = length(payload) + length(CAST(topic AS BLOB)) + length(CAST(detail AS BLOB));
 """,
+    2: _REMEMBERED,
 }
 
 

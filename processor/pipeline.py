@@ -232,7 +232,7 @@ class Pipeline:
         started = self._clock.monotonic()
         fresh = self._receipts.fresh(messages)
         outcome = self._computation.run(fresh)
-        changes = Changes(samples=outcome.samples, dead_letters=outcome.dead_letters)
+        changes = Changes(samples=outcome.samples, dead_letters=outcome.dead_letters, remembered=outcome.remembered)
         self._journal.record(changes, outcome.taken.readings.slots, outcome.past)
 
         def follow_up() -> None:

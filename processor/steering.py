@@ -78,7 +78,7 @@ class Steering:
             source: our connection.
             computation: whose filter is steered.
             filters: decides which filter is in force.
-            make_selection: makes a filter ready.
+            make_selection: makes a filter ready, and lets it go on with what the one in force remembers.
             store: for what has to survive.
             deliveries: to flush.
             metrics: whose histograms begin anew with each filter.
@@ -151,6 +151,9 @@ class Steering:
     def _apply_filter(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         offer = self._filters.offer(message.payload, "topic", message.arrival, cut_from=message.oversize)
         selection = self._make_selection(offer.active) if offer.changed else None
+        meta = {} if offer.memory is None else {"filter": offer.memory}
+        if selection is not None:
+            meta["memories"] = selection.memories.meta()
 
         def install() -> None:
             offer.install()
@@ -160,7 +163,7 @@ class Steering:
                 self._metrics.forget_scores()
             self._reporting.publish_filter_state()
 
-        return {} if offer.memory is None else {"filter": offer.memory}, install
+        return meta, install
 
     def _compare_instance(self, message: Message) -> None:
         """Look at who connected last under our id, as the broker retains it.

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
+from processor.conditions.memory import ALL
 from processor.database import FILE_NAME, WriteLock, explained, open_database, transaction
 from processor.errors import StateError, StateFull, StateLocked
+from processor.memories import Remembered
 from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample, StreamName
@@ -63,6 +65,7 @@ class Changes:
         receipts: packed packet identifiers and digests of the batch's QoS 1 messages (receipts.py).
         samples: for the outbox.
         dead_letters: what could not be processed.
+        remembered: what the filter's conditions remember, where it changed.
         meta: values to set, as anything JSON holds.
     """
 
@@ -74,12 +77,13 @@ class Changes:
     receipts: bytes = b""
     samples: Sequence[Sample] = ()
     dead_letters: Sequence[DeadLetter] = ()
+    remembered: Sequence[Remembered] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def grow(self) -> bool:
         """Whether they take room that counts; values under `meta` replace others."""
-        return bool(self.journal or self.opened or self.samples or self.dead_letters)
+        return bool(self.journal or self.opened or self.samples or self.dead_letters or self.remembered)
 
     @property
     def matter(self) -> bool:
@@ -252,6 +256,8 @@ class Store:
         if changes.receipts:
             self._keep_receipts(changes.receipts)
         self._set(changes.meta)
+        if changes.remembered:
+            self._remember(changes.remembered)
         if changes.dead_letters:
             deadletters.keep(db, changes.dead_letters)
         if changes.samples:
@@ -260,6 +266,24 @@ class Store:
     def _set(self, meta: Mapping[str, Any]) -> None:
         values = [(key, json.dumps(value)) for key, value in meta.items()]
         self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
+        if "memories" in meta:  # those that no filter has any more go with the filter that had them
+            left = json.dumps([number for number, *_ in meta["memories"]["known"]])
+            self._connection.execute(
+                "DELETE FROM remembered WHERE memory NOT IN (SELECT value FROM json_each(?))", (left,)
+            )
+
+    def _remember(self, rows: Sequence[Remembered]) -> None:
+        """Write what conditions remember. A batch writes no row twice, so that what is gone can go first."""
+        db = self._connection
+        gone = [row for row in rows if row.value is None]
+        if gone:
+            whole = [row[:2] for row in gone if row.part == ALL]
+            db.executemany("DELETE FROM remembered WHERE memory = ? AND key = ?", whole)
+            parts = [row[:3] for row in gone if row.part != ALL]
+            db.executemany("DELETE FROM remembered WHERE memory = ? AND key = ? AND part = ?", parts)
+        db.executemany(
+            "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?, ?)", [row for row in rows if row.value is not None]
+        )
 
     def _keep_receipts(self, packets: bytes) -> None:
         first = self._next_receipt
@@ -329,6 +353,11 @@ class Store:
                 StreamSnapshot(*row) for row in db.execute("SELECT stream, next, past FROM snapshots ORDER BY next")
             ]
         return streams, snapshots, self._journal()
+
+    def remembered(self) -> list[tuple[int, str, int, bytes]]:
+        """Return what the filter's conditions remember, ordered by memory, key and part."""
+        with explained(self._directory):
+            return self._connection.execute("SELECT * FROM remembered ORDER BY memory, key, part").fetchall()
 
     def _journal(self) -> Iterator[tuple[int, bytes]]:
         with explained(self._directory):

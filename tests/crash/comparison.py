@@ -163,7 +163,8 @@ def differences(name: str, found: Collection, wanted: Collection) -> list[str]:
 
 def same(left: Collection, right: Collection) -> int:
     """Return how many samples are in both with the same body."""
-    return sum(1 for key, body in left.bodies.items() if right.bodies.get(key) == body)
+    so_far = left.bodies.copy()  # its own thread adds to it
+    return sum(1 for key, body in so_far.items() if right.bodies.get(key) == body)
 
 
 def list_differences(name: str, found: Sequence[object], wanted: Sequence[object]) -> list[str]:

@@ -340,6 +340,7 @@ def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
     store.close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     connection.execute("UPDATE deadletters SET size = 5")  # version 1 counted the payload alone
+    connection.execute("DROP TABLE remembered")  # of version 3
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
@@ -349,7 +350,7 @@ def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
     (letter,) = deadletters.read(tmp_path)
     assert (letter.payload, letter.size) == (b"12345", 5 + len("topic") + len("no"))
     connection = sqlite3.connect(tmp_path / FILE_NAME)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     connection.close()
 
 
