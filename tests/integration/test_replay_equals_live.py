@@ -19,11 +19,28 @@ from tests.mqtt_client import MqttClientFactory
 from tests.running import ProcessorFactory
 
 COUNT = 1000
+WATCHES = {"streams": ["wearable/+/imu"]}
 RULES: list[dict[str, Any]] = [
     {"name": "press", "where": {"streams": ["press"]}},
-    {"name": "unsure", "measure": "confidence", "band": {"max": 0.6}, "sample": 0.7, "tags": {"to": "label"}},
-    {"name": "far", "where": {"streams": ["wearable/+/imu"]}, "measure": "margin", "band": {"min": 0.5}, "sample": 0.3},
-    {"name": "audit", "sample": 0.05, "schedule": {"duty_cycle": {"period": "10s", "fraction": 0.5}}},
+    {
+        "name": "unsure",
+        "where": WATCHES,
+        "measure": "confidence",
+        "band": {"max": 0.6},
+        "sample": 0.7,
+        "limit": {"max": 3, "per": "20s", "by": "stream"},
+        "tags": {"to": "label"},
+    },
+    {"name": "share", "where": WATCHES, "measure": "margin", "keep": {"share": 0.1, "of": "lowest", "over": 50}},
+    {
+        "name": "far",
+        "where": WATCHES,
+        "measure": "margin",
+        "band": {"min": 0.5},
+        "sample": 0.3,
+        "cooldown": {"for": "3s", "by": "label"},
+    },
+    {"name": "audit", "where": WATCHES, "sample": 0.2, "schedule": {"duty_cycle": {"period": "10s", "fraction": 0.5}}},
 ]
 
 
@@ -78,7 +95,12 @@ def test_a_replay_gives_the_live_runs_samples(
     live, replayed = processor.events(), [json.loads(line) for line in out.read_text().splitlines()]
     assert len(live) == len(replayed)
     with_time = [{event["id"]: event for event in found if _source(event) == "imu"} for found in (live, replayed)]
-    assert {event["data"]["selection"]["rule"] for event in with_time[0].values()} == {"unsure", "far", "audit"}
+    assert {event["data"]["selection"]["rule"] for event in with_time[0].values()} == {
+        "unsure",
+        "share",
+        "far",
+        "audit",
+    }
     assert len(with_time[0]) > 30
     assert with_time[0] == with_time[1]
     without = [[_but_time(event) for event in found if _source(event) == "press"] for found in (live, replayed)]
