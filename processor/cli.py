@@ -128,6 +128,7 @@ def status(
 
 app.command()(recordings.record)
 app.command()(recordings.replay)
+app.command()(recordings.suggest)
 
 
 @filters.command("get")

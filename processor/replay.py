@@ -162,13 +162,15 @@ class Replay:
             together = np.array(accepted, np.int64)
             self.overlap += together @ together.T
 
+    def factors(self, side: Side) -> Floats:
+        """Return (R,) by how much to multiply what each rule of a side accepted to have a day of it; see `per_day`."""
+        columns = self._times.columns()
+        return per_day(side.document, columns[0] if columns else np.empty(0, np.int64), self.seconds)
+
     def daily(self, side: Side) -> Floats:
         """Return (R,) how many windows each rule of a side would accept in a day; infinite where nobody can tell."""
-        columns = self._times.columns()
-        ends = columns[0] if columns else np.empty(0, np.int64)
-        factors = per_day(side.document, ends, self.seconds)
         kept = side.by_rule > 0
-        return np.multiply(side.by_rule, factors, where=kept, out=np.zeros(len(kept)))
+        return np.multiply(side.by_rule, self.factors(side), where=kept, out=np.zeros(len(kept)))
 
     def as_json(self, seconds: float) -> dict[str, Any]:
         """Return what `--json` prints.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -11,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from processor.events import timestamp
-from processor.printing import one_line, size
+from processor.printing import as_yaml, one_line, size
 from processor.replay import Replay, Side
+from processor.suggest import Suggestion, Target
 from processor.types import NS
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -132,3 +134,17 @@ def overlaps(replay: Replay) -> Iterator[str]:
         either = both + sum(alone)
         shared = f" ({both / either:.1%} of what either keeps)" if either else ""
         yield f"\nBoth keep {both:,}{shared}; only {names[0]} keeps {alone[0]:,}, only {names[1]} {alone[1]:,}."
+
+
+def suggestion_lines(found: Suggestion, target: Target, recording: Path) -> Iterator[str]:
+    """Yield a filter that was suggested, as YAML that `mlade filter set` takes, what it keeps in comments before it."""
+    side = found.replay.sides[0]
+    rule = found.plain["rules"][found.rule]
+    yield f"# Asked for: {target}. Set: the {found.form} of rule {rule['name']}."
+    rules = ", ".join(f"{name} {count:,}" for name, count in side.rules().items())
+    a_day = f", about {rounded(found.kept)} {target.unit}" if target.per else ""
+    kept = f"keeps {side.accepted:,} of {found.replay.windows:,} windows{a_day} ({rules})"
+    yield f"# Replayed, it {kept} of {one_line(recording.name)}."
+    for remark in found.remarks:
+        yield f"# NOTE: {one_line(remark)}"
+    yield as_yaml(found.plain).rstrip("\n")

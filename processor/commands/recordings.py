@@ -1,4 +1,4 @@
-"""`mlade record` and `mlade replay`."""
+"""`mlade record`, `mlade replay` and `mlade suggest`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -128,6 +128,53 @@ def replay(
         console.print(f"\n{run.sides[0].samples:,} samples in {out}", markup=False, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(run.as_json(seconds)))
+
+
+def suggest(
+    recording: Recording,
+    config: Config,
+    *,
+    target: Annotated[
+        str, typer.Option(metavar="N[/day|/hour]", help="How many samples: of the recording, a day, an hour.")
+    ],
+    filter_file: Annotated[
+        Path | None, typer.Option("--filter", metavar="F", help="Change this filter instead of the configuration's.")
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The rule to set; left out: the first with a measure.")
+    ] = None,
+    share: Annotated[bool, typer.Option("--share", help="Set an adaptive share, keep, rather than a band.")] = False,
+) -> None:
+    """Print the filter whose band, or share, keeps about so many samples."""
+    from processor import settings  # noqa: PLC0415
+    from processor.assembly import open_model  # noqa: PLC0415
+    from processor.recording import Reader  # noqa: PLC0415
+    from processor.replay import Candidate, Replay  # noqa: PLC0415
+    from processor.replay_printing import suggestion_lines  # noqa: PLC0415
+    from processor.replay_run import configured, play, read_candidates  # noqa: PLC0415
+    from processor.suggest import parse_target  # noqa: PLC0415
+    from processor.suggest import suggest as find  # noqa: PLC0415
+
+    try:
+        wanted = parse_target(target)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--target") from None
+    loaded = settings.load(config)
+    model = open_model(loaded)
+    if filter_file is None:
+        (candidate,) = (configured(loaded, model, config.name),)
+    else:
+        (candidate,) = read_candidates(loaded, model, [filter_file])
+
+    def run(candidates: Sequence[Candidate], take: Callable[[Sequence[Outcome]], None]) -> Replay:
+        replayed = Replay(loaded, model, candidates)
+        with following() as progress:
+            play(Reader(recording), replayed, progress, take)
+        return replayed
+
+    found = find(run, candidate.document, model.kind, wanted, rule=rule, share=share)
+    for line in suggestion_lines(found, wanted, recording):
+        typer.echo(line)
 
 
 @contextmanager
