@@ -34,7 +34,7 @@ _TOPICS: Final = 100_000
 
 
 @dataclass(slots=True)
-class Progress:
+class Recorded:
     """What was recorded so far.
 
     Attributes:
@@ -71,7 +71,7 @@ class Recorder:
             path: the recording; compressed where its name ends in .gz.
             tell: told in a sentence when the recording begins, and when the connection changes after that.
         """
-        self.progress = Progress()
+        self.progress = Recorded()
         self._path = path
         self._tell = tell
         self._clock = SystemClock()
@@ -106,7 +106,7 @@ class Recorder:
         self._stopped = True
         self._connection.wake()
 
-    def run(self, timeout: float, seconds: float, show: Callable[[Progress], None]) -> Progress:
+    def run(self, timeout: float, seconds: float, show: Callable[[Recorded], None]) -> Recorded:
         """Record.
 
         Args:
@@ -152,7 +152,7 @@ class Recorder:
             raise NoAnswer(f"The broker does not let us subscribe to {told}; check its access list.")
         return early
 
-    def _record(self, writer: Writer, early: list[Message], seconds: float, show: Callable[[Progress], None]) -> None:
+    def _record(self, writer: Writer, early: list[Message], seconds: float, show: Callable[[Recorded], None]) -> None:
         connection, clock, progress = self._connection, self._clock, self.progress
         started = clock.monotonic()
         flush_at = started + _FLUSH_EVERY
