@@ -156,7 +156,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     commands = Commands(computation=computation, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
     steering = Steering(
         root=settings.root,
+        processor=settings.id,
         source=connection,
+        link=link,
         computation=computation,
         filters=control,
         twin=twin,

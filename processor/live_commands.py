@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from processor import __version__
-from processor.cloud import Method
+from processor.cloud import Method, Notice
 from processor.computation import Computation
 from processor.delivery import Delivery
 from processor.document import describe
@@ -89,6 +89,12 @@ def parse_method(method: Method) -> Command | Refusal:
         text = 'expected no payload, or {"id": …} with text or a number'
         return Refusal(BAD_REQUEST, f"found {describe(method.payload)} as the payload of {method.name}, {text}")
     return Command(method.name, payload.get("id"))
+
+
+def heartbeat(processor: str) -> Notice:
+    """Return the message that MLADE sent for a direct method, as a JSON text."""
+    body = msgspec.json.encode(f"Module [{processor}] is Running")
+    return Notice(body, {"MessageType": "heartbeat"}, output="heartbeat")
 
 
 def error(sentence: str) -> dict[str, Any]:

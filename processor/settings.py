@@ -126,7 +126,12 @@ class Settings(Section):
     @property
     def legacy(self) -> HubLegacy | None:
         """How MLADE's desired properties are understood; None: they are ignored."""
-        return next((one.legacy for one in self.bridges if isinstance(one, HubBridge) and one.legacy), None)
+        return None if self.hub is None else self.hub.legacy
+
+    @property
+    def hub(self) -> HubBridge | None:
+        """The bridge whose hub steers us, the first of its type."""
+        return next((one for one in self.bridges if isinstance(one, HubBridge)), None)
 
     @property
     def state_path(self) -> Path:

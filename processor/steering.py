@@ -13,12 +13,22 @@ from typing import Any, Final
 import msgspec
 
 from processor.clock import AgeClock
-from processor.cloud import Desired, Method
+from processor.cloud import CloudLink, Desired, Method
 from processor.computation import Computation
 from processor.control import FilterControl, Offer
 from processor.errors import Problem, SessionTakenOver, StateFull
 from processor.filter import FilterDocument
-from processor.live_commands import LATER, Answer, Command, Commands, Refusal, error, parse_command, parse_method
+from processor.live_commands import (
+    LATER,
+    Answer,
+    Command,
+    Commands,
+    Refusal,
+    error,
+    heartbeat,
+    parse_command,
+    parse_method,
+)
 from processor.metrics import Metrics
 from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
@@ -52,7 +62,9 @@ class Steering:
         self,
         *,
         root: str,
+        processor: str,
         source: Source,
+        link: CloudLink,
         computation: Computation,
         filters: FilterControl,
         twin: Twin,
@@ -70,7 +82,9 @@ class Steering:
 
         Args:
             root: our topics' beginning.
+            processor: our id.
             source: our connection.
+            link: takes heartbeats.
             computation: whose filter is steered.
             filters: decides which filter is in force.
             twin: what the cloud desires.
@@ -86,7 +100,9 @@ class Steering:
         """
         self.topics = frozenset(subscriptions)
         self._root = root
+        self._processor = processor
         self._source = source
+        self._link = link
         self._computation = computation
         self._filters = filters
         self._twin = twin
@@ -123,7 +139,7 @@ class Steering:
         if isinstance(what, Message):
             meta, follow_up = self._apply_message(what)
         elif isinstance(what, Method):
-            meta, follow_up = self._apply_command(parse_method(what), what.answer)
+            meta, follow_up = self._apply_method(what)
         else:
             return self._apply_desired(what)
         return Changes(meta=meta), follow_up
@@ -140,6 +156,24 @@ class Steering:
             return {}, _nothing
         command = parse_command(message.payload)
         return self._apply_command(command, partial(self._respond, message, command))
+
+    def _apply_method(self, method: Method) -> tuple[dict[str, Any], Callable[[], None]]:
+        command = parse_method(method)
+
+        def answer(status: int, body: Mapping[str, Any]) -> None:
+            if isinstance(command, Command) and command.id is not None:
+                body = {"id": command.id, **body}
+            method.answer(status, body)
+
+        meta, follow_up = self._apply_command(command, answer)
+        if not isinstance(command, Command) or command.name != "heartbeat":
+            return meta, follow_up
+
+        def beat() -> None:
+            self._link.notify(heartbeat(self._processor))
+            follow_up()
+
+        return meta, beat
 
     def _apply_command(self, command: Command | Refusal, answer: Answer) -> tuple[dict[str, Any], Callable[[], None]]:
         if isinstance(command, Command):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from processor.cloud import Method
 from processor.live_commands import COMMANDS, Command, Refusal, parse_command, parse_method
 from tests.cloud import Hub
-from tests.unit.test_pipeline import FULL, Line, reading
+from tests.unit.test_pipeline import FULL, Line, reading, steering
 
 
 def method(name: str, payload: object = None) -> Method:
@@ -72,6 +73,21 @@ def test_methods_are_answered_with_a_status_and_an_object(tmp_path: Path) -> Non
     assert bodies[-1] == {"status": "ok", "outbox": 0}
     assert all(body["status"] == ("ok" if status == 200 else "error") for status, body in hub.answers)
     assert not line.computation.paused
+
+
+def test_a_heartbeat_asked_for_by_a_method_is_also_a_message(tmp_path: Path) -> None:
+    """As in MLADE; one asked for over the broker costs no message."""
+    line = Line(tmp_path)
+    hub = Hub(line.link)
+    line.play([steering("command", {"command": "heartbeat"})])
+    assert hub.notices() == []
+    hub.call("heartbeat", {"id": 3})
+    line.play([])
+    (notice,) = hub.notices()
+    assert json.loads(notice.body) == "Module [line-1] is Running"
+    assert (notice.properties, notice.output) == ({"MessageType": "heartbeat"}, "heartbeat")
+    ((status, body),) = hub.answers
+    assert (status, body["status"], body["id"]) == (200, "ok", 3)
 
 
 def test_a_method_is_answered_while_nothing_can_be_acknowledged(tmp_path: Path) -> None:

@@ -183,7 +183,9 @@ class Line:
         )
         steering = Steering(
             root="mlade/line-1",
+            processor="line-1",
             source=self.source,
+            link=self.link,
             computation=self.computation,
             filters=self.control,
             twin=twin,
