@@ -35,7 +35,7 @@ from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
-from processor.settings import Settings, client_options, load_filter
+from processor.settings import HubBridge, Settings, client_options, load_filter
 from processor.sizing import WindowSize
 from processor.steering import Steering
 from processor.store import Store
@@ -104,6 +104,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
+        held=lambda: session.held,
     )
     journal = Journal(computation.windows, signature(sized), store)
     sizes = WindowSize(
@@ -113,10 +114,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         open_model=lambda size: open_model(settings.with_window_size(size)),
         signature=lambda size: signature(settings.with_window_size(size)),
     )
-    deliveries = [
-        Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), clock)
-        for bridge in settings.bridges
-    ]
+    deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
         receipts.connected(connection.connects, session_present=session_present)
@@ -211,18 +209,29 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
 
 
+def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: CloudLink) -> list[Delivery]:
+    """Return one for each bridge. The first of those to a hub has the link: one cloud steers."""
+    hub = next((bridge.name for bridge in settings.bridges if isinstance(bridge, HubBridge)), None)
+    deliveries = []
+    for bridge in settings.bridges:
+        own = link if bridge.name == hub else None
+        made = bridges.make(bridge, settings, clock, link=own, memory=store.bridge_memory(bridge.name))
+        deliveries.append(Delivery(bridge.name, made, store.outbox(bridge.name), clock))
+        if own is not None:
+            own.on_said(deliveries[-1].notify)
+    return deliveries
+
+
 def _subscriptions(settings: Settings) -> list[Subscription]:
-    """Return the sources' filters and our own topics; none without a broker."""
+    """Return our own topics and the sources' filters; the live filter first, so that it judges the first reading."""
     if settings.broker is None:
         return []
     root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
-    own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0)]
-    if settings.broker.protocol == "3.1.1":
-        own.append((f"{root}/settled", 1))
+    own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0), (f"{root}/settled", 1)]
     subscriptions = [
-        *(Subscription(text, qos, identifier(text)) for text, qos in data),
         *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
+        *(Subscription(text, qos, identifier(text)) for text, qos in data),
     ]
     if not any(topics.matches(text, DROPPED_TOPIC) for text, _ in data):  # else somebody wants it as a reading
         number = identifier(DROPPED_TOPIC)
@@ -240,6 +249,13 @@ def _connect(
     broker = settings.broker
     if broker is None:
         return Brokerless()
+    configured = {one.filter: one for one in subscriptions}
+
+    def wanted() -> list[Subscription]:
+        return [
+            configured.get(text) or Subscription(text, 1, identifier(text), optional=True)
+            for text in session.to_subscribe()
+        ]
 
     def tell(sentence: str) -> None:
         log.log(logging.WARNING if connection.missing else logging.INFO, sentence)
@@ -251,8 +267,7 @@ def _connect(
         max_payload=broker.max_payload,
         will_topic=f"{settings.root}/status",
         will_payload=b"offline",
-        subscriptions=subscriptions,
-        unsubscribe=session.left,
+        subscriptions=wanted,
         on_accepted=accepted,
         on_connected=connected,
         on_unsubscribed=session.unsubscribed,
@@ -374,6 +389,11 @@ class App:
         return True
 
 
+def _has_strays() -> bool:
+    """Return whether a library has left threads that Python would wait for at its end: IoT Hub's SDK does."""
+    return any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
+
+
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
@@ -394,7 +414,7 @@ def run(settings: Settings) -> int:
         code = 1
     else:
         log.info("Stopped; %d samples wait in the outbox.", app.store.totals.rows)
-    if not ended:
+    if not ended or _has_strays():
         # A thread is inside a long call of the model or a bridge. What it does is not acknowledged, so nothing is lost.
         logging.shutdown()
         os._exit(code)

@@ -17,6 +17,7 @@ from processor.filter import FilterDocument, check_against
 from processor.intake import Intake
 from processor.memories import Memories
 from processor.model.onnx_model import OnnxModel, load_model
+from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.settings import Settings
@@ -87,13 +88,15 @@ class Assembly(NamedTuple):
 
 def build_computation(
     settings: Settings,
-    model: OnnxModel,
+    model: Model,
     document: FilterDocument,
     *,
     revision: int = 1,
     paused: bool = False,
     copies: RetainedCopies | None = None,
+    held: Callable[[], Sequence[str]] | None = None,
     memories: Memories | None = None,
+    samples: bool = True,
 ) -> Assembly:
     """Put decoders, windows, model and filter together; the windows are empty.
 
@@ -104,7 +107,9 @@ def build_computation(
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
         copies: tells retained messages that were read before; None: there are none.
+        held: returns the filters that a message may have a copy for; None: the sources'.
         memories: what the filter's conditions remember from an earlier run; None: nothing.
+        samples: whether accepted windows become samples; else they are only counted.
     """
     window = settings.model.window
     shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
@@ -117,12 +122,13 @@ def build_computation(
     decoders = [decoder(source) for source in settings.sources]
     computation = Computation(
         settings.id,
-        intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies),
+        intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held),
         windows=windows,
         model=model,
         selection=Selection(document, model.labels, field_names, memories),
         revision=revision,
         paused=paused,
         fields=dict(field_names),
+        samples=samples,
     )
     return Assembly(computation, make_selection)

@@ -1,4 +1,4 @@
-"""The sections under `bridges`: every key with its bounds, unit and default. Which other keys there are: sections.py."""
+"""The sections under `bridges`: every key with its bounds, unit and default. The others are in sections.py."""
 
 from __future__ import annotations
 

@@ -53,6 +53,9 @@ class Brokerless:
     def renew(self, connection: int) -> None:
         """Nothing."""
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Nothing."""
+
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
     ) -> None:

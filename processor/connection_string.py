@@ -84,7 +84,9 @@ def host_problem(host: str) -> str | None:
 
 def id_problem(name: str) -> str | None:
     """Return what is wrong with a device's or module's id, as the rest of a sentence; None when nothing is."""
-    return None if _ID.fullmatch(name) else "is no id; expected 1 to 128 letters, digits and - . % _ * ? ! ( ) , : = @ $ '"
+    return (
+        None if _ID.fullmatch(name) else "is no id; expected 1 to 128 letters, digits and - . % _ * ? ! ( ) , : = @ $ '"
+    )
 
 
 def key_problem(key: str) -> str | None:

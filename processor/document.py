@@ -245,6 +245,8 @@ def _located(detail: ErrorDetails, data: dict[str, object], known: Sequence[str]
             node = node[part] if part < len(node) else None
         elif position < len(detail["loc"]) or detail["type"] not in {"missing", "flaw"}:
             continue
+        elif isinstance(node, dict) and part == node.get("type"):
+            continue  # a union's tag: the flaw is of the section as a whole
         location.append(part)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden" and len(location) == 1:
@@ -286,6 +288,8 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "union_tag_invalid": "{discriminator} to be one of {expected_tags}",
 }
 _SECRET: Final = re.compile(r"password|secret|connection_string")
+_SECRET_TEXT: Final = re.compile(r"SharedAccess|connection_string|password", re.IGNORECASE)
+"""In a text that should have been something else: a list of bridges in the environment, say, with a comma missing."""
 _QUOTED_LITERAL: Final = re.compile(r"(?<![^ ])'([^']*)'(?=,| |$)")
 
 
@@ -323,7 +327,8 @@ def _in_words(detail: ErrorDetails, path: str) -> tuple[str, str]:
         return str(context["actual_length"]), expected
     if detail["type"] == "union_tag_invalid":
         return describe(context["tag"]), expected
-    return "another value" if _SECRET.search(path) else describe(value), expected
+    is_secret = _SECRET.search(path) or (isinstance(value, str) and _SECRET_TEXT.search(value))
+    return "another value" if is_secret else describe(value), expected
 
 
 def path_of(location: Iterable[str | int]) -> str:

@@ -34,7 +34,7 @@ from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
 from processor.reporting import Reporting
 from processor.selection import Selection
-from processor.session import DROPPED_TOPIC, BrokerSession
+from processor.session import BrokerSession
 from processor.store import Changes, Store
 from processor.topics import validate_topic
 from processor.twin import Twin
@@ -147,6 +147,8 @@ class Steering:
     def _apply_message(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         if message.topic.endswith("/filter"):
             return self._apply_filter(message)
+        if message.topic.endswith("/settled"):
+            return self._settle(message)
         if not message.topic.endswith("/command"):
             return self._take_note(message), _nothing
         if message.retain:  # asked of whoever was here then; a pause must not come back with every restart
@@ -184,17 +186,21 @@ class Steering:
         if message.topic.endswith("/instance"):
             self._compare_instance(message)
             news = False
-        elif message.topic == DROPPED_TOPIC:
-            news = self._session.take(message)
         else:
-            news = message.payload == self._mark and self._session.settle()
+            news = self._session.take(message)
         return {"session": self._session.memory()} if news else {}
+
+    def _settle(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Look whether our mark has come back; filters that left the configuration go when that is on disk."""
+        if message.payload != self._mark or not self._session.settle():
+            return {}, _nothing
+        return {"session": self._session.memory()}, lambda: self._source.unsubscribe(self._session.leaving)
 
     def _apply_filter(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         size = message.oversize
         cut = [Problem("", f"{size} bytes; broker.max_payload allows less")] if size else []
         offer = self._filters.offer(message.payload, "topic", message.arrival, problems=cut)
-        return self._switch(offer)
+        return self._prepare(offer)
 
     def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:
         change = self._twin.consider(desired, self._clock.wall())
@@ -204,9 +210,9 @@ class Steering:
             meta |= change.resize.meta
             steps.append(change.resize.install)
         if change.offer is not None and change.offer.memory is not None:
-            more, switch = self._switch(change.offer)
-            meta |= more
-            steps.append(switch)
+            of_filter, install_filter = self._prepare(change.offer)
+            meta |= of_filter
+            steps.append(install_filter)
         else:
             steps.append(self._twin.report)
 
@@ -216,8 +222,8 @@ class Steering:
 
         return Changes(meta=meta, windows_anew=change.resize is not None), install
 
-    def _switch(self, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
-        """Return what has to be on disk before an offered filter, and what puts it in force and answers."""
+    def _prepare(self, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Return what has to be on disk for an offered filter, and what then puts it in force and answers."""
         selection = self._make_selection(offer.active) if offer.changed else None
         meta = {} if offer.memory is None else {"filter": offer.memory}
         if selection is not None:
@@ -289,8 +295,8 @@ class Steering:
     def connected(self) -> None:
         """Take note of a connection; others learn of us, or we of them."""
         self._connections += 1
-        if f"{self._root}/settled" in self.topics and not self._session.all_settled:
-            # It comes back behind all that the broker sends for the SUBSCRIBEs of this connection (retained.py).
+        if not self._session.all_settled:
+            # It comes back behind all from before the SUBSCRIBEs of this connection, and what is sent for them.
             self._mark = f"{self._instance} {self._connections}".encode()
             self._source.publish(f"{self._root}/settled", self._mark, qos=1)
         if self._connections == 1:

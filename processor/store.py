@@ -118,6 +118,7 @@ class Store:
         self._durability = durability
         self._losses: Counter[str] = Counter()
         self._next_telling = 0.0
+        self._aged = 0  # how far `tidy` has come
         self.lock = WriteLock()
         with ExitStack() as cleanup:
             cleanup.callback(os.close, _lock(directory))
@@ -150,6 +151,7 @@ class Store:
                 db.execute("DELETE FROM delivery WHERE bridge = ?", (number,))
                 db.execute("DELETE FROM claims WHERE bridge = ?", (number,))
                 db.execute("DELETE FROM bridges WHERE bridge = ?", (number,))
+                db.execute("DELETE FROM meta WHERE key = ?", (_memory_key(name),))
                 gone = db.execute("DELETE FROM outbox WHERE waiting <= 0").rowcount
                 if count:
                     log.warning(
@@ -163,8 +165,19 @@ class Store:
 
     def outbox(self, bridge: str) -> Outbox:
         """Return one bridge's view of the outbox, for its delivery thread to open."""
-        path, number = self._directory / FILE_NAME, self._bridges[bridge]
-        return Outbox(path, self.lock, self.totals, bridge=number, durability=self._durability, reserve=self._reserve)
+        return Outbox(
+            self._directory / FILE_NAME,
+            self.lock,
+            self.totals,
+            bridge=self._bridges[bridge],
+            memory=_memory_key(bridge),
+            durability=self._durability,
+            reserve=self._reserve,
+        )
+
+    def bridge_memory(self, bridge: str) -> Any:  # noqa: ANN401 - as in `meta`
+        """Return what a bridge has remembered in an earlier run, or None."""
+        return self.meta(_memory_key(bridge))
 
     def commit(self, changes: Changes, now: int) -> None:
         """Make a batch's changes durable, all or none.
@@ -241,6 +254,7 @@ class Store:
             self._losses.clear()
 
     def _write(self, changes: Changes, now: int) -> None:
+        db = self._connection
         self._write_windows(changes)
         if changes.receipts:
             self._keep_receipts(changes.receipts)
@@ -248,7 +262,7 @@ class Store:
         if changes.remembered:
             self._remember(changes.remembered)
         if changes.dead_letters:
-            deadletters.keep(self._connection, changes.dead_letters)
+            deadletters.keep(db, changes.dead_letters)
         if changes.samples:
             self._admission.admit(changes.samples, now)
 
@@ -330,14 +344,15 @@ class Store:
         """
         try:
             with self._writing() as before:
-                more = self._admission.expire(now)
+                aged = self._admission.expire(now, self._aged)
                 self._set(meta or {})
         except StateFull:
             self._reserve.release()
             return False
+        self._aged = aged
         self._tell_losses(before)
         self._checkpoint()
-        return more
+        return aged > 0
 
     def meta(self, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller wrote it
         """Return a value kept under `key`, or None."""
@@ -382,6 +397,10 @@ class Store:
     def close(self) -> None:
         """Close the file and let another process have the directory. Delivery threads must have ended."""
         self._resources.close()
+
+
+def _memory_key(bridge: str) -> str:
+    return f"bridge {bridge}"
 
 
 def _lock(directory: Path) -> int:

@@ -92,6 +92,9 @@ class ScriptedSource:
         """Keep the identifiers."""
         self.acknowledged += [message.mid for message in messages if message.qos]
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Nothing comes of it."""
+
     def renew(self, connection: int) -> None:
         """Count it."""
         self.renewed.append(connection)
