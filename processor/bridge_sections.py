@@ -131,6 +131,7 @@ class HubLegacy(Section):
     """How MLADE's desired properties are understood."""
 
     field: Text = Field(description="the field that TemperatureThresholdLow and High apply to")
+    label: Text | None = Field(default=None, description="the predicted label that is kept; absent: any")
 
 
 _IDENTITIES: Final = ("connection_string", "connection_string_file", "x509", "sas", "dps", "edge")

@@ -127,6 +127,8 @@ def status(
 
 
 app.command()(recordings.record)
+app.command()(recordings.replay)
+app.command()(recordings.suggest)
 
 
 @filters.command("get")

@@ -75,8 +75,21 @@ class Computation:
         revision: int,
         paused: bool = False,
         fields: Mapping[str, Sequence[str]],
+        samples: bool = True,
     ) -> None:
-        """Put the parts together; `fields` are each source's, by its name."""
+        """Put the parts together.
+
+        Args:
+            processor: its id.
+            intake: decodes messages.
+            windows: every stream's.
+            model: judges windows.
+            selection: the filter in force.
+            revision: the filter's.
+            paused: whether every window is refused.
+            fields: each source's, by its name.
+            samples: whether accepted windows become samples; for who only counts, making them takes too long.
+        """
         self.windows = windows
         self.model = model
         self.selection = selection
@@ -85,6 +98,7 @@ class Computation:
         self._processor = processor
         self._intake = intake
         self._fields = fields
+        self._makes_samples = samples
 
     def run(self, messages: Sequence[Message]) -> Outcome:
         """Carry a batch from messages to samples."""
@@ -140,7 +154,7 @@ class Computation:
                 answer=inference(predictions, row),
                 verdicts=judgement.verdicts,
             )
-            for row in np.flatnonzero(judgement.verdicts.rule >= 0).tolist()
+            for row in (np.flatnonzero(judgement.verdicts.rule >= 0).tolist() if self._makes_samples else ())
         ]
         return Outcome(taken, past, windows, predictions, judgement, samples, dead_letters, names)
 

@@ -72,7 +72,7 @@ def parse(text: bytes | str, *, max_bytes: int | None = None) -> object:
         # What is not JSON, or not ours, the YAML parser reads, or says where it is wrong.
         with contextlib.suppress(ValueError, RecursionError):
             value: object = json.loads(decoded, object_pairs_hook=_without_repeats, parse_constant=_not_json)
-            if _is_plain(value):
+            if is_plain(value):
                 return value
     return _parse_yaml(decoded)
 
@@ -97,7 +97,7 @@ def _not_json(name: str) -> object:
     raise ValueError(name)
 
 
-def _is_plain(value: object, depth: int = 0) -> bool:
+def is_plain(value: object, depth: int = 0) -> bool:
     """Whether `value` is no deeper than allowed and all its text can be stored."""
     if isinstance(value, str):
         return _UNSTORABLE.search(value) is None
@@ -106,7 +106,7 @@ def _is_plain(value: object, depth: int = 0) -> bool:
     if depth == MAX_DEPTH:
         return False
     below = (*value, *value.values()) if isinstance(value, dict) else value
-    return all(_is_plain(item, depth + 1) for item in below)
+    return all(is_plain(item, depth + 1) for item in below)
 
 
 def _parse_yaml(text: str) -> object:

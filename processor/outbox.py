@@ -118,7 +118,6 @@ class Admission:
         self._bounds = bounds
         self._totals = totals
         self._bridges = bridges
-        self._aged = 0  # up to here all samples were looked at for their age; those that are left are claimed
         (self._next,) = connection.execute("SELECT ifnull(max(seq), 0) + 1 FROM outbox").fetchone()
 
     def admit(self, samples: Sequence[Sample], now: int) -> None:
@@ -181,21 +180,27 @@ class Admission:
         self._drop(victims)
         self._totals.displaced += len(victims)
 
-    def expire(self, now: int) -> bool:
-        """Drop what entered the outbox more than `max_age` before `now`, so many at once; whether there may be more."""
+    def expire(self, now: int, after: int) -> int:
+        """Drop what entered the outbox more than `max_age` before `now`, so many at once.
+
+        Args:
+            now: as for `admit`.
+            after: where to go on, as the call before returned it; 0 for the beginning.
+
+        Returns:
+            Up to where all were looked at, those that are left being claimed; 0 when there are no more to look at.
+        """
         before = now - self._bounds.max_age
         some = "SELECT seq, priority, size, created FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
         query = f"SELECT seq, priority, size FROM ({some}) AS outbox WHERE created < ? AND {_UNCLAIMED}"  # noqa: S608 - as above
-        victims = self._db.execute(query, (self._aged, _EXPIRED_AT_ONCE, before)).fetchall()
+        victims = self._db.execute(query, (after, _EXPIRED_AT_ONCE, before)).fetchall()
         count, last, youngest = self._db.execute(
             f"SELECT count(*), max(seq), max(created) FROM ({some})",  # noqa: S608 - as above
-            (self._aged, _EXPIRED_AT_ONCE),
+            (after, _EXPIRED_AT_ONCE),
         ).fetchone()
-        more = count == _EXPIRED_AT_ONCE and youngest < before
-        self._aged = last if more else 0
         self._drop(victims)
         self._totals.expired += len(victims)
-        return bool(more)
+        return int(last) if count == _EXPIRED_AT_ONCE and youngest < before else 0
 
     def _drop(self, victims: Sequence[tuple[int, int, int]]) -> None:
         """Delete samples, given as (seq, priority, size)."""
@@ -436,12 +441,19 @@ class Outbox:
     def claimed(self, limit: int = 1) -> list[Claim]:
         """Return the oldest claims that were not confirmed yet, at most `limit`."""
         self._mend()
-        made = self._db.execute(
-            "SELECT claim, name FROM claims WHERE bridge = ? ORDER BY claim LIMIT ?", (self._bridge, limit)
-        ).fetchall()
-        return self._filled(Claim(number, name, []) for number, name in made)
+        claims: list[Claim] = []
+        while made := self._made(claims[-1].number if claims else 0, limit - len(claims)):
+            claims += self._filled(made)
+        return claims
 
-    def _filled(self, claims: Iterable[Claim]) -> list[Claim]:
+    def _made(self, after: int, limit: int) -> list[Claim]:
+        rows = self._db.execute(
+            "SELECT claim, name FROM claims WHERE bridge = ? AND claim > ? ORDER BY claim LIMIT ?",
+            (self._bridge, after, limit),
+        )
+        return [Claim(number, name, []) for number, name in rows.fetchall()]
+
+    def _filled(self, claims: Sequence[Claim]) -> list[Claim]:
         """Return claims with what they hold; those that hold nothing are undone."""
         filled = []
         for claim in claims:

@@ -57,7 +57,12 @@ _FilterDumper.add_representer(str, _quoted_where_needed)
 def filter_yaml(state: FilterState) -> str:
     """Return the filter in force as a document that `mlade filter set` takes, with its state as comments."""
     lines = [f"# {one_line(line)}\n" for line in _state_lines(state)]
-    return "".join(lines) + yaml.dump(state.active, Dumper=_FilterDumper, sort_keys=False, allow_unicode=True)
+    return "".join(lines) + as_yaml(state.active)
+
+
+def as_yaml(plain: dict[str, Any]) -> str:
+    """Return a filter as YAML that is read again as it is."""
+    return yaml.dump(plain, Dumper=_FilterDumper, sort_keys=False, allow_unicode=True)
 
 
 def _state_lines(state: FilterState) -> Iterator[str]:

@@ -48,6 +48,10 @@ class Source(Protocol):
         """Make a connection anew, if it is still the present one: the broker sends again what was not acknowledged."""
         ...
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask the broker to send nothing more for `filters`. Never blocks; does nothing while disconnected."""
+        ...
+
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
     ) -> None:
@@ -77,6 +81,11 @@ class Model(Protocol):
     sha256: str
     kind: OutputKind
     labels: tuple[str, ...]
+
+    @property
+    def seconds_per_window(self) -> float:
+        """About what a window takes, in a call as large as they get."""
+        ...
 
     def infer(self, values: Floats) -> Predictions:
         """Judge W windows.

@@ -14,7 +14,7 @@ from typing import Final
 
 from processor.clock import SystemClock
 from processor.errors import BrokerError
-from processor.intake import filters, first_match, identifier, is_copy
+from processor.intake import counting_copy, filters, identifier, is_copy, source_of
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.recording import Writer
@@ -34,7 +34,7 @@ _TOPICS: Final = 100_000
 
 
 @dataclass(slots=True)
-class Progress:
+class Recorded:
     """What was recorded so far.
 
     Attributes:
@@ -71,7 +71,7 @@ class Recorder:
             path: the recording; compressed where its name ends in .gz.
             tell: told in a sentence when the recording begins, and when the connection changes after that.
         """
-        self.progress = Progress()
+        self.progress = Recorded()
         self._path = path
         self._tell = tell
         self._clock = SystemClock()
@@ -106,7 +106,7 @@ class Recorder:
         self._stopped = True
         self._connection.wake()
 
-    def run(self, timeout: float, seconds: float, show: Callable[[Progress], None]) -> Progress:
+    def run(self, timeout: float, seconds: float, show: Callable[[Recorded], None]) -> Recorded:
         """Record.
 
         Args:
@@ -152,7 +152,7 @@ class Recorder:
             raise NoAnswer(f"The broker does not let us subscribe to {told}; check its access list.")
         return early
 
-    def _record(self, writer: Writer, early: list[Message], seconds: float, show: Callable[[Progress], None]) -> None:
+    def _record(self, writer: Writer, early: list[Message], seconds: float, show: Callable[[Recorded], None]) -> None:
         connection, clock, progress = self._connection, self._clock, self.progress
         started = clock.monotonic()
         flush_at = started + _FLUSH_EVERY
@@ -203,10 +203,10 @@ class Recorder:
             return self._wanted[topic]
         except KeyError:
             pass
-        found = None if topic.startswith(self._own) else first_match(self._filters, topic)
+        used = not topic.startswith(self._own) and source_of(self._filters, topic) >= 0
         if len(self._wanted) >= _TOPICS:
             self._wanted.clear()
-        self._wanted[topic] = wanted = None if found is None else found[1]
+        self._wanted[topic] = wanted = counting_copy((text for _, text in self._filters), topic) if used else None
         return wanted
 
     def _is_first(self, message: Message) -> bool:
