@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import pytest
 
 from processor import connection_string
-from processor.bridges.iothub import IotHubBridge, Options, Rate
+from processor.bridges.iothub.bridge import IotHubBridge
+from processor.bridges.iothub.connection import Options
 from processor.bridges.iothub.identity import (
     Certificate,
     Credentials,
@@ -26,6 +27,7 @@ from processor.bridges.iothub.identity import (
     WithConnectionString,
     WithKey,
 )
+from processor.bridges.iothub.rate import Rate
 from processor.clock import ManualClock, SystemClock
 from processor.cloud import CloudLink, Desired, Input, Method, Notice
 from processor.database import FILE_NAME
