@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import pytest
 
 from processor import connection_string
+from processor.bridges.iothub import rate as rate_module
 from processor.bridges.iothub.bridge import IotHubBridge
-from processor.bridges.iothub.connection import Options
+from processor.bridges.iothub.connection import Connection, Options
 from processor.bridges.iothub.identity import (
     Certificate,
     Credentials,
@@ -27,7 +28,9 @@ from processor.bridges.iothub.identity import (
     WithConnectionString,
     WithKey,
 )
+from processor.bridges.iothub.messages import Message
 from processor.bridges.iothub.rate import Rate
+from processor.bridges.iothub.sdk_private import sever
 from processor.clock import ManualClock, SystemClock
 from processor.cloud import CloudLink, Desired, Input, Method, Notice
 from processor.database import FILE_NAME
@@ -136,7 +139,7 @@ def test_what_is_too_large_is_uploaded_and_referred_to(
     large = json.dumps({"specversion": "1.0", "id": f"{3:032x}", "data": "x" * (256 << 10)}).encode()
     contents = samples(0, 5)
     contents[3] = contents[3]._replace(event=large)
-    with delivering(tmp_path, bridge_to(hub, device, storage_ca=str(hub.ca))) as (store, delivery):
+    with delivering(tmp_path, bridge_to(hub, device)) as (store, delivery):
         hub.faults.fail_uploads(503)
         store.commit(Changes(samples=contents), 0)
         delivery.notify()
@@ -329,6 +332,36 @@ def test_the_hub_s_push_back_slows_us_down(hub: Hub, tmp_path: Path) -> None:
         hub.faults.heal()
         wait_until(lambda: store.totals.rows == 0)
     assert set(numbers(hub, device)) == set(range(200))
+
+
+def test_a_message_that_ends_every_connection_does_not_hold_up_the_others(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent last, alone; when it is plain that it is the reason, it becomes a dead letter."""
+    monkeypatch.setattr(rate_module, "_FIRST_PAUSE", 0.01)  # a dozen connections are lost
+    send = Connection.send
+
+    async def send_or_end(self: Connection, message: Message) -> None:
+        if message.id == f"{7:032x}":
+            sever(self.client)
+        await send(self, message)
+
+    monkeypatch.setattr(Connection, "send", send_or_end)
+    device = hub.add_device("dev1")
+    with delivering(tmp_path, bridge_to(hub, device, options=Options(window=4))) as (store, delivery):
+        store.commit(Changes(samples=samples(0, 30)), 0)
+        delivery.notify()
+        count = 30
+        while store.totals.undeliverable == 0:
+            wait_until(lambda: store.totals.rows <= 1)
+            store.commit(Changes(samples=samples(count, 1)), 0)
+            delivery.notify()
+            count += 1
+        wait_until(lambda: store.totals.rows == 0)
+        (letter,) = read(tmp_path / "state")
+    assert (json.loads(letter.payload)["n"], letter.reason) == (7, "undeliverable")
+    assert "took others" in letter.detail
+    assert set(numbers(hub, device)) == set(range(count)) - {7}
 
 
 def test_a_renewed_token_loses_nothing(hub: Hub, tmp_path: Path) -> None:

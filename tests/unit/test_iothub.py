@@ -296,4 +296,5 @@ def test_losses_narrow_the_window_and_lengthen_the_pauses() -> None:
         flow.acknowledged()
     assert (flow.window, flow.losses) == (64, 0)
     assert flow.lost() == pauses[0]
-    assert flow.window == 32
+    assert flow.lost(lasted=3600) == pauses[0]
+    assert flow.window == 16
