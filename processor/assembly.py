@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from processor.computation import Computation
 from processor.decoders import decoder
-from processor.errors import Problem
+from processor.errors import ModelError, Problem
 from processor.filter import FilterDocument, check_against
 from processor.intake import Intake
 from processor.memories import Memories
@@ -20,6 +22,8 @@ from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.settings import Settings
 from processor.windows import Shape, WindowBuffer
+
+log = logging.getLogger(__name__)
 
 
 def open_model(settings: Settings) -> OnnxModel:
@@ -47,6 +51,28 @@ def open_model(settings: Settings) -> OnnxModel:
     )
 
 
+def with_window_size(settings: Settings, model: OnnxModel, size: int | None) -> tuple[Settings, OnnxModel]:
+    """Return settings and model with windows of another size, as a twin had asked for; the same where that is None.
+
+    Where the model does not take them any more, that is logged, and both are as they were.
+    """
+    if size is None:
+        return settings, model
+    sized = settings.with_window_size(size)
+    try:
+        return sized, open_model(sized)
+    except ModelError as error:
+        log.warning("The window size %d that the twin had asked for is not possible any more: %s", size, error)
+        return settings, model
+
+
+def signature(settings: Settings) -> str:
+    """Return what windows look like: those kept from a run in which they looked different are useless."""
+    window = settings.model.window
+    sources = [[source.name, source.fields] for source in settings.sources]
+    return json.dumps([window.size, window.step, window.max_gap, sources])
+
+
 def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
     known = dict.fromkeys(field for source in settings.sources for field in source.fields)
@@ -68,6 +94,7 @@ def build_computation(
     revision: int = 1,
     paused: bool = False,
     copies: RetainedCopies | None = None,
+    held: Callable[[], Sequence[str]] | None = None,
     memories: Memories | None = None,
     samples: bool = True,
 ) -> Assembly:
@@ -80,6 +107,7 @@ def build_computation(
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
         copies: tells retained messages that were read before; None: there are none.
+        held: returns the filters that a message may have a copy for; None: the sources'.
         memories: what the filter's conditions remember from an earlier run; None: nothing.
         samples: whether accepted windows become samples; else they are only counted.
     """
@@ -94,7 +122,7 @@ def build_computation(
     decoders = [decoder(source) for source in settings.sources]
     computation = Computation(
         settings.id,
-        intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies),
+        intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held),
         windows=windows,
         model=model,
         selection=Selection(document, model.labels, field_names, memories),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -89,7 +89,9 @@ class Intake:
         decoders: Sequence[Decoder],
         windows: WindowBuffer,
         prefix: str,
+        *,
         copies: RetainedCopies | None = None,
+        held: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         """Prepare.
 
@@ -99,6 +101,8 @@ class Intake:
             windows: opens the streams' slots.
             prefix: topics under it are processors' own and never readings.
             copies: tells retained messages that were read before; None: there are none.
+            held: returns the filters that a message may have a copy for, first the one whose copy counts; another
+                object whenever they change. None: the sources'.
         """
         self._copies = copies
         self._sources = sources
@@ -107,11 +111,17 @@ class Intake:
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
         self._filters = filters(sources)
+        own = [text for _, text in self._filters]
+        self._ask_held = held or (lambda: own)
+        self._held = self._ask_held()
 
     def take(self, messages: Sequence[Message]) -> Taken:
         """Return the readings in a batch of messages, in arrival order."""
         piles = [_Pile() for _ in self._sources]
         taken = Taken(self._nothing(), np.empty(0, np.int64))
+        if self._ask_held() is not self._held:
+            self._held = self._ask_held()
+            self._routes.clear()
         routes = self._routes
         unused: list[tuple[int, DeadLetter]] = []
         for position, message in enumerate(messages):
@@ -207,12 +217,11 @@ class Intake:
         return route
 
     def _find(self, topic: str) -> _Route:
-        found = None if topic.startswith(self._own) else first_match(self._filters, topic)
-        if found is None:
+        position = -1 if topic.startswith(self._own) else source_of(self._filters, topic)
+        if position < 0:
             return _Route(-1)
-        position, number = found
         source = self._sources[position]
-        route = _Route(position, number)
+        route = _Route(position, counting_copy(self._held, topic))
         try:
             text = _render(source, topic)
         except IndexError:
@@ -248,21 +257,15 @@ def identifier(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % _MOST_IDENTIFIERS + 1
 
 
-def first_match(filters: Sequence[tuple[int, str]], topic: str) -> tuple[int, int] | None:
-    """Return where a topic's messages go; None where no filter matches.
+def source_of(filters: Sequence[tuple[int, str]], topic: str) -> int:
+    """Return the position of the source that a topic's messages feed, -1 for none; `filters` as that returns them."""
+    return next((position for position, text in filters if topics.matches(text, topic)), -1)
 
-    Args:
-        filters: as `filters` returns them.
-        topic: of a message.
 
-    Returns:
-        The source's position, and the subscription whose copy counts where several match, else 0.
-    """
-    matching = [(position, text) for position, text in filters if topics.matches(text, topic)]
-    if not matching:
-        return None
-    position, text = matching[0]
-    return position, identifier(text) if len(matching) > 1 else 0
+def counting_copy(held: Iterable[str], topic: str) -> int:
+    """Return the subscription whose copy of a message counts where several filters match its topic; else 0."""
+    matching = [text for text in held if topics.matches(text, topic)]
+    return identifier(matching[0]) if len(matching) > 1 else 0
 
 
 def _render(source: Source, topic: str) -> list[str]:

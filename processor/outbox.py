@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
 from processor.database import WriteLock, configure, explained, is_damage, is_full, state_error, transaction
@@ -118,7 +118,6 @@ class Admission:
         self._bounds = bounds
         self._totals = totals
         self._bridges = bridges
-        self._aged = 0  # up to here all samples were looked at for their age; those that are left are claimed
         (self._next,) = connection.execute("SELECT ifnull(max(seq), 0) + 1 FROM outbox").fetchone()
 
     def admit(self, samples: Sequence[Sample], now: int) -> None:
@@ -181,21 +180,27 @@ class Admission:
         self._drop(victims)
         self._totals.displaced += len(victims)
 
-    def expire(self, now: int) -> bool:
-        """Drop what entered the outbox more than `max_age` before `now`, so many at once; whether there may be more."""
+    def expire(self, now: int, after: int) -> int:
+        """Drop what entered the outbox more than `max_age` before `now`, so many at once.
+
+        Args:
+            now: as for `admit`.
+            after: where to go on, as the call before returned it; 0 for the beginning.
+
+        Returns:
+            Up to where all were looked at, those that are left being claimed; 0 when there are no more to look at.
+        """
         before = now - self._bounds.max_age
         some = "SELECT seq, priority, size, created FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
         query = f"SELECT seq, priority, size FROM ({some}) AS outbox WHERE created < ? AND {_UNCLAIMED}"  # noqa: S608 - as above
-        victims = self._db.execute(query, (self._aged, _EXPIRED_AT_ONCE, before)).fetchall()
+        victims = self._db.execute(query, (after, _EXPIRED_AT_ONCE, before)).fetchall()
         count, last, youngest = self._db.execute(
             f"SELECT count(*), max(seq), max(created) FROM ({some})",  # noqa: S608 - as above
-            (self._aged, _EXPIRED_AT_ONCE),
+            (after, _EXPIRED_AT_ONCE),
         ).fetchone()
-        more = count == _EXPIRED_AT_ONCE and youngest < before
-        self._aged = last if more else 0
         self._drop(victims)
         self._totals.expired += len(victims)
-        return bool(more)
+        return int(last) if count == _EXPIRED_AT_ONCE and youngest < before else 0
 
     def _drop(self, victims: Sequence[tuple[int, int, int]]) -> None:
         """Delete samples, given as (seq, priority, size)."""
@@ -273,9 +278,27 @@ class Outbox:
     """
 
     def __init__(
-        self, path: Path, lock: WriteLock, totals: Totals, *, bridge: int, durability: str, reserve: Reserve
+        self,
+        path: Path,
+        lock: WriteLock,
+        totals: Totals,
+        *,
+        bridge: int,
+        memory: str,
+        durability: str,
+        reserve: Reserve,
     ) -> None:
-        """Keep where the store is; `open` connects, on the thread that will use it."""
+        """Keep where the store is; `open` connects, on the thread that will use it.
+
+        Args:
+            path: of the file.
+            lock: that all writers take.
+            totals: kept up to date.
+            bridge: its number.
+            memory: the key under which the store keeps what it has to remember.
+            durability: of claims.
+            reserve: given up when the disk is full.
+        """
         self.confirmed = 0
         self._path = path
         self._lock = lock
@@ -283,6 +306,8 @@ class Outbox:
         self._bridge = bridge
         self._durability = durability
         self._reserve = reserve
+        self._memory_key = memory
+        self._memory: str | None = None  # not written yet
         self._mended = False  # nothing is left of a claim that was interrupted
         self._claims = True
         self._without: frozenset[str] = frozenset()
@@ -324,6 +349,12 @@ class Outbox:
             raise state_error(error, self._path.parent) from error
 
     def peek(self, limit: int, max_bytes: int, without: Collection[str] = ()) -> list[Waiting]:
+        """Return the next unclaimed samples, as `look` does."""
+        return self.look(limit, max_bytes, without)[0]
+
+    def look(
+        self, limit: int, max_bytes: int, without: Collection[str] = (), *, overhead: int = ROW_OVERHEAD
+    ) -> tuple[list[Waiting], bool]:
         """Return the next unclaimed samples: highest priority first, oldest first; at least one if there is any.
 
         Their events are left out; `events` reads them. What `without` hides is looked at once, not with each call.
@@ -332,6 +363,10 @@ class Outbox:
             limit: the most samples.
             max_bytes: the most bytes, one sample excepted.
             without: rules whose samples are left out.
+            overhead: bytes that each counts for beside its event.
+
+        Returns:
+            The samples, and whether there may be more.
         """
         self._mend()
         hidden = frozenset(without)
@@ -341,13 +376,13 @@ class Outbox:
         samples: list[Waiting] = []
         size = 0
         for sample in self._unclaimed(limit, hidden):
-            size += sample.size
+            size += sample.size - ROW_OVERHEAD + overhead
             if samples and size > max_bytes:
-                break
+                return samples, True
             samples.append(sample)
             if len(samples) == limit:
-                break
-        return samples
+                return samples, True
+        return samples, False
 
     def _unclaimed(self, limit: int, hidden: Collection[str]) -> Iterator[Waiting]:
         query = (
@@ -406,12 +441,19 @@ class Outbox:
     def claimed(self, limit: int = 1) -> list[Claim]:
         """Return the oldest claims that were not confirmed yet, at most `limit`."""
         self._mend()
-        made = self._db.execute(
-            "SELECT claim, name FROM claims WHERE bridge = ? ORDER BY claim LIMIT ?", (self._bridge, limit)
-        ).fetchall()
-        return self._filled(Claim(number, name, []) for number, name in made)
+        claims: list[Claim] = []
+        while made := self._made(claims[-1].number if claims else 0, limit - len(claims)):
+            claims += self._filled(made)
+        return claims
 
-    def _filled(self, claims: Iterable[Claim]) -> list[Claim]:
+    def _made(self, after: int, limit: int) -> list[Claim]:
+        rows = self._db.execute(
+            "SELECT claim, name FROM claims WHERE bridge = ? AND claim > ? ORDER BY claim LIMIT ?",
+            (self._bridge, after, limit),
+        )
+        return [Claim(number, name, []) for number, name in rows.fetchall()]
+
+    def _filled(self, claims: Sequence[Claim]) -> list[Claim]:
         """Return claims with what they hold; those that hold nothing are undone."""
         filled = []
         for claim in claims:
@@ -468,11 +510,24 @@ class Outbox:
                 self._db.execute(f"PRAGMA synchronous = {durability}")
                 with transaction(self._db):
                     yield
+                    if self._memory is not None:
+                        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (self._memory_key, self._memory))
             except BaseException as error:
                 self._totals.restore(before)
                 if isinstance(error, sqlite3.Error) and is_full(error):
                     self._reserve.release()
                 raise
+            self._memory = None
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Keep what the bridge has to remember, with whatever is written next."""
+        self._memory = json.dumps(memory)
+
+    def write_memory(self) -> None:
+        """See that what the bridge has to remember is written."""
+        if self._memory is not None:
+            with self._writing():
+                pass
 
     def confirm(self, samples: Sequence[Waiting], claim: int | None = None) -> None:
         """Take note that this bridge is done with `samples`; each leaves when no other bridge waits for it.

@@ -14,7 +14,7 @@ from typing import Final
 
 from processor.clock import SystemClock
 from processor.errors import BrokerError
-from processor.intake import filters, first_match, identifier, is_copy
+from processor.intake import counting_copy, filters, identifier, is_copy, source_of
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.recording import Writer
@@ -203,10 +203,10 @@ class Recorder:
             return self._wanted[topic]
         except KeyError:
             pass
-        found = None if topic.startswith(self._own) else first_match(self._filters, topic)
+        used = not topic.startswith(self._own) and source_of(self._filters, topic) >= 0
         if len(self._wanted) >= _TOPICS:
             self._wanted.clear()
-        self._wanted[topic] = wanted = None if found is None else found[1]
+        self._wanted[topic] = wanted = counting_copy((text for _, text in self._filters), topic) if used else None
         return wanted
 
     def _is_first(self, message: Message) -> bool:

@@ -206,6 +206,11 @@ class _AskedOnce:
         self._answers: list[Predictions | ModelError] = []
         self._next = 0
 
+    @property
+    def seconds_per_window(self) -> float:
+        """As the model says."""
+        return self._model.seconds_per_window
+
     def forget(self) -> None:
         """New windows come."""
         self._answers.clear()
