@@ -255,7 +255,7 @@ def reasons(half: Half) -> Figure:
         )
     )
     _style(figure, 90 + 34 * max(len(found), 1))
-    figure.update_layout(bargap=0.25, margin={"l": 110, "r": 24, "t": 8, "b": 40})
+    figure.update_layout(bargap=0.25, margin={"l": 110, "r": 24, "t": 8, "b": 56})
     figure.update_yaxes(showgrid=False, nticks=0)
     figure.update_xaxes(title_text="windows")
     return figure
