@@ -382,11 +382,6 @@ class App:
         return True
 
 
-def _has_strays() -> bool:
-    """Return whether a library has left threads that Python would wait for at its end: IoT Hub's SDK does."""
-    return any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
-
-
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
@@ -407,8 +402,9 @@ def run(settings: Settings) -> int:
         code = 1
     else:
         log.info("Stopped; %d samples wait in the outbox.", app.store.totals.rows)
-    if not ended or _has_strays():
-        # A thread is inside a long call of the model or a bridge. What it does is not acknowledged, so nothing is lost.
+    if not ended or threading.active_count() > 1:
+        # A thread is inside a long call of the model, of a bridge, or of a library that a bridge uses, and Python would
+        # wait for it. What it does is not acknowledged, so nothing is lost.
         logging.shutdown()
         os._exit(code)
     return code

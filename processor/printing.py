@@ -15,7 +15,7 @@ from rich.text import Text
 
 from processor import document
 from processor.errors import ConfigurationError
-from processor.remote import FilterState, Metrics, Status
+from processor.remote import Bridge, FilterState, Metrics, Status
 from processor.units import size_text
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -123,11 +123,15 @@ def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
     lost = ", ".join(f"{count} {reason}" for reason, count in outbox.lost.items() if count)
     yield "outbox", f"{outbox.samples} samples, {size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")
     for name, bridge in metrics.bridges.items():
-        error = f"; {bridge.error}" if bridge.error else ""
-        yield (
-            f"bridge {name}",
-            (f"{bridge.delivered} delivered, {bridge.waiting} waiting, {bridge.failures} failed attempts{error}"),
-        )
+        yield f"bridge {name}", _bridge_line(bridge)
+
+
+def _bridge_line(bridge: Bridge) -> str:
+    said = [f"{bridge.delivered} delivered, {bridge.waiting} waiting, {bridge.failures} failed attempts"]
+    if bridge.messages is not None and bridge.blocks is not None:
+        left = "" if bridge.quota_left is None else f", {bridge.quota_left:.0f} left today"
+        said.append(f"{bridge.messages:.0f} messages, billed as {bridge.blocks:.0f}{left}")
+    return "; ".join([*said, *([bridge.error] if bridge.error else [])])
 
 
 def size(count: int) -> str:

@@ -36,9 +36,9 @@ def make(
         ConfigurationError: what its settings point to cannot be used.
     """
     if isinstance(bridge, HubBridge):
-        from processor.bridges import iothub  # noqa: PLC0415 - the SDK takes half a second to load
+        from processor.bridges.iothub.making import make as make_hub  # noqa: PLC0415 - the SDK takes a second to load
 
-        return iothub.make(bridge, settings, clock, link=link, memory=memory)
+        return make_hub(bridge, settings, clock, link=link, memory=memory)
     if isinstance(bridge, FilesSettings):
         rotate = bridge.rotate
         directory = settings.path(bridge.path)

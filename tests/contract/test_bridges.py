@@ -14,7 +14,7 @@ import pytest
 
 from processor import connection_string
 from processor.bridges.files import FilesBridge
-from processor.bridges.iothub import IotHubBridge
+from processor.bridges.iothub.bridge import IotHubBridge
 from processor.bridges.iothub.identity import Credentials, WithConnectionString
 from processor.bridges.mqtt import MqttBridge
 from processor.clock import SystemClock

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor import connection_string
-from processor.bridges.iothub import Rate, identity
+from processor.bridges.iothub import identity
 from processor.bridges.iothub.messages import LARGEST, packed, packs, reference, room, single
-from processor.bridges.iothub.rate import Flow
+from processor.bridges.iothub.rate import Flow, Rate
 from processor.clock import ManualClock
 from processor.errors import ConfigurationError
 from processor.outbox import ROW_OVERHEAD, Waiting

@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from processor.bridges.iothub.connection import Assigned, Connection, Options, assign, connect, ignore, quieten
-from processor.bridges.iothub.errors import explain
+from processor.bridges.iothub.errors import ENDED, explain
 from processor.bridges.iothub.exchange import Exchange, Lost, Parcel, Sent
 from processor.bridges.iothub.identity import Credentials, Provisioned
 from processor.bridges.iothub.messages import Message, packs, room, single
@@ -210,7 +210,7 @@ class IotHubBridge:
     def _keep_up(self) -> None:
         """Notice what became of the connection, and begin to make one where there is none."""
         if self._connection is not None and self._connection.is_lost:
-            self._lose("it ended the connection")
+            self._lose(ENDED)
         opening = self._opening
         if opening is not None and opening.done.is_set():
             self._opening = None
@@ -254,7 +254,7 @@ class IotHubBridge:
             self._ending = connection.end(in_peace=False)
         self._stop_talking()
         self._pause()
-        if self._flow.losses > 1:
+        if self._flow.losses > 1 and why == ENDED:
             why += " again; is another client connected as the same device, or the hub's daily quota used up?"
         self._trouble = why
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from azure.iot.device import exceptions
 
 _STATUS: Final = re.compile(r"(?:returned:?|status) (?:status )?([1-5][0-9]{2})\b")
-_ENDED: Final = "it ended the connection"
+ENDED: Final = "it ended the connection"
 _CAUSES: Final[tuple[tuple[type[BaseException], Callable[[Any], str]], ...]] = (
     (
         ssl.SSLCertVerificationError,
@@ -37,9 +37,9 @@ _CAUSES: Final[tuple[tuple[type[BaseException], Callable[[Any], str]], ...]] = (
 """What says most of all that is in an error's chain; the first of a chain that is here."""
 _WHOLE: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (exceptions.ConnectionFailedError, "it refused the connection"),
-    (exceptions.ConnectionDroppedError, _ENDED),
-    (exceptions.NoConnectionError, _ENDED),
-    (exceptions.OperationCancelled, _ENDED),
+    (exceptions.ConnectionDroppedError, ENDED),
+    (exceptions.NoConnectionError, ENDED),
+    (exceptions.OperationCancelled, ENDED),
 )
 
 

@@ -101,6 +101,19 @@ def load(bridge: HubBridge, settings: Settings, environment: Mapping[str, str] =
     return Credentials(identity, ca)
 
 
+def describe(identity: Identity) -> str:
+    """Return who we are, without a secret."""
+    if isinstance(identity, WithConnectionString):
+        parsed = identity.parsed
+        module = f"module {parsed.module} of " if parsed.module else ""
+        return f"{module}{parsed.device} at {parsed.host}" + (f" by way of {parsed.gateway}" if parsed.gateway else "")
+    if isinstance(identity, Provisioned):
+        return f"{identity.registration}, at the hub that {identity.service} assigns"
+    if isinstance(identity, EdgeModule):
+        return "the module that IoT Edge says"
+    return f"{identity.device} at {identity.host}"
+
+
 class _Reader:
     """Reads files, and gathers what is wrong with them."""
 
