@@ -167,7 +167,7 @@ def _result(costs: Mapping[str, list[_Cost]], size: Size, recording: Path) -> Re
         "Replay: a recording beside the same messages live, CPU µs a message",
         ("", "live at 2,000/s", "live, flood", "replay", "replay --out", "flood / replay", "2,000/s / replay"),
         notes=(
-            f"{STREAMS} streams of 6 floats as JSON, {SHARE:.0%} accepted, QoS 1; a window every {_STEP} readings, or each.",
+            f"{STREAMS} streams of 6 floats as JSON, {SHARE:.0%} accepted, QoS 1. Windows: step {_STEP}.",
             f"The recording, {recording.stat().st_size / 1e6:.0f} MB, holds the load {_TIMES} times.",
             f"{size.rounds} rounds in turn, {size.flood:,} messages in a flood; median (lowest to highest).",
             "Live is mlade run with everything on. A replay's start, as of an empty recording, is left out.",
