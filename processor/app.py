@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from processor import bridges, topics
+from processor import bridges, context, topics
 from processor.clock import AgeClock, SystemClock
 from processor.computation import Computation
 from processor.control import FilterControl
@@ -40,7 +40,7 @@ from processor.settings import Settings, client_options, load_filter
 from processor.steering import Steering
 from processor.store import Store
 from processor.types import NS
-from processor.windows import Shape, WindowBuffer
+from processor.windows import LookBack, Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,11 @@ def open_model(settings: Settings) -> OnnxModel:
 def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
     known = dict.fromkeys(field for source in settings.sources for field in source.fields)
-    return check_against(document, kind=model.kind, labels=model.labels, fields=list(known))
+    window, channels = settings.model.window, len(settings.sources[0].fields)
+    return [
+        *check_against(document, kind=model.kind, labels=model.labels, fields=list(known)),
+        *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
+    ]
 
 
 def build(settings: Settings, stop: Callable[[], None]) -> App:
@@ -117,6 +121,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     window = settings.model.window
     shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
     windows = WindowBuffer(shape, window.max_streams)
+    windows.keep(LookBack(*(store.meta("look_back") or ())))
     signature = [
         window.size,
         window.step,
@@ -228,7 +233,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     store.remember(
         {
             "filter": control.memory(),
-            "memories": computation.selection.memories.meta(),
+            **computation.memory(computation.selection),
             "age": age.memory(),
             "session": session.memory(),
         }
