@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges, topics
-from processor.assembly import build_computation, filter_problems, open_model, signature, with_window_size
+from processor.assembly import (
+    build_computation,
+    filter_problems,
+    make_windows,
+    open_model,
+    signature,
+    with_window_size,
+)
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.control import FilterControl
@@ -40,6 +47,7 @@ from processor.steering import Steering
 from processor.store import Store
 from processor.twin import Twin
 from processor.types import NS
+from processor.windows import LookBack
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +93,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     twin_memory = store.meta("twin")
     wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
     sized, model = with_window_size(settings, model, wanted)
+    windows = make_windows(sized)
+    windows.keep(LookBack(*(store.meta("look_back") or ())))
+    journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
@@ -98,13 +109,13 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         sized,
         model,
         control.active,
+        windows=windows,
         memories=Memories.kept(store.meta("memories"), store.remembered()),
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
         held=lambda: session.held,
     )
-    journal = Journal(computation.windows, signature(sized), store)
     sizes = WindowSize(
         configured=settings.model.window.size,
         computation=computation,
@@ -198,7 +209,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     store.remember(
         {
             "filter": control.memory(),
-            "memories": computation.selection.memories.meta(),
+            **computation.memory(computation.selection),
             "age": age.memory(),
             "session": session.memory(),
         }

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from processor.assembly import build_computation
+from processor.assembly import build_computation, make_windows
 from processor.computation import Outcome
 from processor.errors import ModelError
 from processor.filter import FilterDocument
@@ -53,7 +53,9 @@ class Side:
         self.by_reason: Ints = np.zeros(len(Reason), np.int64)
         self.samples = 0
         self.bytes = 0
-        self.computation, _ = build_computation(settings, model, self.document, samples=samples)
+        self.computation, _ = build_computation(
+            settings, model, self.document, windows=make_windows(settings), samples=samples
+        )
 
     @property
     def accepted(self) -> int:
