@@ -55,6 +55,7 @@ METRICS: Final = (
     Declaration("bridge_delivered", "counter", "Samples a bridge confirmed", ("bridge",)),
     Declaration("bridge_failures", "counter", "Deliveries that failed and are tried again", ("bridge",)),
     Declaration("bridge_waiting", "gauge", "Samples a bridge has still to confirm", ("bridge",)),
+    Declaration("lost_notices", "counter", "Predictions for an IoT Edge module's output that found no room"),
     # What some bridges count themselves; see BRIDGE_FIGURES.
     Declaration("bridge_connected", "gauge", "Whether a bridge has a connection: 1 or 0", ("bridge",)),
     Declaration("bridge_messages", "counter", "Messages that a hub has acknowledged", ("bridge",)),

@@ -18,6 +18,7 @@ from processor.errors import ModelError
 from processor.filter import FilterDocument
 from processor.forecast import per_day
 from processor.protocols import Model
+from processor.sections import Broker
 from processor.settings import Settings
 from processor.thinning import Thinned
 from processor.types import NS, Flags, Floats, Ints, Message, Predictions, Reason
@@ -112,7 +113,7 @@ class Replay:
         self.first = self.last = 0
         self.overlap: Ints = np.zeros((len(candidates), len(candidates)), np.int64)
         self._model = _AskedOnce(model)
-        self._longest = settings.broker.max_payload
+        self._longest = (settings.broker or Broker()).max_payload
         self._times = Thinned(_TIMES_KEPT)
         self.sides = [Side(candidate, settings, self._model, samples=samples) for candidate in candidates]
 
