@@ -14,6 +14,7 @@ import numpy as np
 from processor.errors import ModelError
 from processor.events import event_id, inference, sample_event, uniform
 from processor.intake import Intake, Taken, dead_letter
+from processor.memories import Remembered
 from processor.protocols import Model
 from processor.selection import Judgement, Selection
 from processor.topics import encode_stream
@@ -38,6 +39,7 @@ class Outcome:
         samples: the accepted windows, ready for the outbox, in order.
         dead_letters: messages that could not be used, and those whose window the model failed on.
         names: the streams of the windows, by slot.
+        remembered: what the filter's conditions remember, where it changed.
     """
 
     taken: Taken
@@ -48,6 +50,7 @@ class Outcome:
     samples: list[Sample]
     dead_letters: list[DeadLetter]
     names: dict[int, StreamName]
+    remembered: Sequence[Remembered] = ()
 
 
 class Computation:
@@ -72,8 +75,21 @@ class Computation:
         revision: int,
         paused: bool = False,
         fields: Mapping[str, Sequence[str]],
+        samples: bool = True,
     ) -> None:
-        """Put the parts together; `fields` are each source's, by its name."""
+        """Put the parts together.
+
+        Args:
+            processor: its id.
+            intake: decodes messages.
+            windows: every stream's.
+            model: judges windows.
+            selection: the filter in force.
+            revision: the filter's.
+            paused: whether every window is refused.
+            fields: each source's, by its name.
+            samples: whether accepted windows become samples; for who only counts, making them takes too long.
+        """
         self.windows = windows
         self.model = model
         self.selection = selection
@@ -82,6 +98,7 @@ class Computation:
         self._processor = processor
         self._intake = intake
         self._fields = fields
+        self._makes_samples = samples
 
     def run(self, messages: Sequence[Message]) -> Outcome:
         """Carry a batch from messages to samples."""
@@ -94,7 +111,8 @@ class Computation:
             part = self._carry(messages, taken, slice(start, start + most))
             parts.append(part if count <= most else _without_past(part))
         self.windows.release()
-        return parts[0] if len(parts) == 1 else _together(taken, parts)
+        outcome = parts[0] if len(parts) == 1 else _together(taken, parts)
+        return replace(outcome, remembered=self.selection.memories.changes())
 
     def _carry(self, messages: Sequence[Message], taken: Taken, part: slice) -> Outcome:
         """Carry a part of a batch's readings to samples."""
@@ -136,7 +154,7 @@ class Computation:
                 answer=inference(predictions, row),
                 verdicts=judgement.verdicts,
             )
-            for row in np.flatnonzero(judgement.verdicts.rule >= 0).tolist()
+            for row in (np.flatnonzero(judgement.verdicts.rule >= 0).tolist() if self._makes_samples else ())
         ]
         return Outcome(taken, past, windows, predictions, judgement, samples, dead_letters, names)
 

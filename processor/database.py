@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Final
 
 from processor.errors import StateError, StateForeign, StateFull
+from processor.reserve import share
 
 log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "mlade.db"
 _APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _WAL_PAGES: Final = 1000
-"""Pages of 4 KiB in SQLite's log from which on a commit writes them back into the file; the log then begins anew."""
+"""Pages in SQLite's log from which on a commit writes them back into the file; the log then begins anew."""
+_PAGE: Final = 4096
+_WAL_SHARE: Final = 4
+"""Of a smaller reserve, the log takes at most this part before that, and a transaction: they have to fit into the file
+when the disk is full, since nothing can be deleted before."""
 _WAL_LIMIT: Final = 64 << 20
 """Bytes that the log's file keeps after a transaction that was larger."""
 _CHECKED: Final = 64 << 20
 """Bytes up to which a file is checked as a whole at every start; it takes about a tenth of a second."""
-_NEEDED: Final = ("meta", "streams", "journal", "snapshots", "receipts", "bridges", "claims")
+_NEEDED: Final = ("meta", "streams", "journal", "snapshots", "receipts", "remembered", "bridges", "claims")
 """Tables of a larger file that are checked: what the start needs."""
 _MARK: Final = ".damaged"
 """Suffix of the file beside it that says: found damaged while in use, so check it however big it is."""
@@ -41,7 +46,14 @@ _DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _PATIENCE: Final = 10.0
 """Seconds to wait for another program to be done with the file."""
 
-_SCHEMA: Final = """
+_REMEMBERED: Final = """
+-- What the filter's conditions remember (memories.py).
+CREATE TABLE remembered (
+    memory INTEGER NOT NULL, key TEXT NOT NULL, part INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (memory, key, part));
+"""
+
+_SCHEMA: Final = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- The windows' journal: a row a batch, pruned to what windows still need (journal.py).
@@ -49,7 +61,7 @@ CREATE TABLE streams (stream INTEGER PRIMARY KEY, source TEXT NOT NULL, key TEXT
 CREATE TABLE journal (first INTEGER PRIMARY KEY, past BLOB NOT NULL);
 CREATE TABLE snapshots (stream INTEGER PRIMARY KEY, next INTEGER NOT NULL, past BLOB NOT NULL);
 CREATE TABLE receipts (first INTEGER PRIMARY KEY, packets BLOB NOT NULL);
-
+{_REMEMBERED}
 -- Samples on their way out, and which bridges still have to confirm each.
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL, rule TEXT NOT NULL, label TEXT NOT NULL,
@@ -75,6 +87,7 @@ _STEPS: Final = {
 -- What a dead letter takes in all, not its payload alone: a topic may have 64 KiB.
 UPDATE deadletters SET size = length(payload) + length(CAST(topic AS BLOB)) + length(CAST(detail AS BLOB));
 """,
+    2: _REMEMBERED,
 }
 
 
@@ -157,14 +170,16 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def configure(connection: sqlite3.Connection) -> None:
+def configure(connection: sqlite3.Connection, directory: Path) -> None:
     """Set what every connection needs to keep the log small: whoever commits writes it back, under the store's lock.
 
     Deleted content is not overwritten, which Debian's SQLite does unless told otherwise: to let a sample go would cost
     as much writing as to keep it.
     """
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+    kept = share(directory)
+    pages = max(1, min(_WAL_PAGES, kept // _WAL_SHARE // _PAGE))
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT if pages == _WAL_PAGES else kept}")
     connection.execute("PRAGMA secure_delete = FAST")
 
 
@@ -204,7 +219,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         version = _examine(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        configure(connection)
+        configure(connection, path.parent)
         if version != _VERSION:
             _bring_up_to_date(connection, version)
     except BaseException:

@@ -34,7 +34,7 @@ from processor.units import PositiveDuration
 MAX_BYTES: Final = 65_536
 """Longest filter document, in bytes."""
 
-NOT_YET: Final = ("keep", "dedup", "cooldown", "limit", "context")
+NOT_YET: Final = ("dedup", "context")
 """Keys of a rule that this version reads but does not evaluate: a filter that sets one is rejected."""
 
 Measure = Literal["confidence", "margin", "entropy", "probability", "score", "value"]
@@ -100,8 +100,8 @@ class Keep(Section):
     """An adaptive band: the most extreme `share` of the last `over` scores."""
 
     share: Annotated[float, Field(gt=0, le=1)]
-    of: Literal["highest", "lowest"]
-    over: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
+    of: Literal["highest", "lowest"] = "highest"
+    over: Annotated[int, Field(ge=1, le=100_000)] = 5000
 
 
 class Dedup(Section):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
 from processor.database import WriteLock, configure, explained, is_damage, is_full, state_error, transaction
@@ -278,9 +278,27 @@ class Outbox:
     """
 
     def __init__(
-        self, path: Path, lock: WriteLock, totals: Totals, *, bridge: int, durability: str, reserve: Reserve
+        self,
+        path: Path,
+        lock: WriteLock,
+        totals: Totals,
+        *,
+        bridge: int,
+        memory: str,
+        durability: str,
+        reserve: Reserve,
     ) -> None:
-        """Keep where the store is; `open` connects, on the thread that will use it."""
+        """Keep where the store is; `open` connects, on the thread that will use it.
+
+        Args:
+            path: of the file.
+            lock: that all writers take.
+            totals: kept up to date.
+            bridge: its number.
+            memory: the key under which the store keeps what it has to remember.
+            durability: of claims.
+            reserve: given up when the disk is full.
+        """
         self.confirmed = 0
         self._path = path
         self._lock = lock
@@ -288,6 +306,8 @@ class Outbox:
         self._bridge = bridge
         self._durability = durability
         self._reserve = reserve
+        self._memory_key = memory
+        self._memory: str | None = None  # not written yet
         self._mended = False  # nothing is left of a claim that was interrupted
         self._claims = True
         self._without: frozenset[str] = frozenset()
@@ -313,7 +333,7 @@ class Outbox:
         with explained(self._path.parent):
             self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
             self._db.execute("PRAGMA synchronous = NORMAL")
-            configure(self._db)
+            configure(self._db, self._path.parent)
 
     def close(self) -> None:
         """Disconnect."""
@@ -329,6 +349,12 @@ class Outbox:
             raise state_error(error, self._path.parent) from error
 
     def peek(self, limit: int, max_bytes: int, without: Collection[str] = ()) -> list[Waiting]:
+        """Return the next unclaimed samples, as `look` does."""
+        return self.look(limit, max_bytes, without)[0]
+
+    def look(
+        self, limit: int, max_bytes: int, without: Collection[str] = (), *, overhead: int = ROW_OVERHEAD
+    ) -> tuple[list[Waiting], bool]:
         """Return the next unclaimed samples: highest priority first, oldest first; at least one if there is any.
 
         Their events are left out; `events` reads them. What `without` hides is looked at once, not with each call.
@@ -337,6 +363,10 @@ class Outbox:
             limit: the most samples.
             max_bytes: the most bytes, one sample excepted.
             without: rules whose samples are left out.
+            overhead: bytes that each counts for beside its event.
+
+        Returns:
+            The samples, and whether there may be more.
         """
         self._mend()
         hidden = frozenset(without)
@@ -346,13 +376,13 @@ class Outbox:
         samples: list[Waiting] = []
         size = 0
         for sample in self._unclaimed(limit, hidden):
-            size += sample.size
+            size += sample.size - ROW_OVERHEAD + overhead
             if samples and size > max_bytes:
-                break
+                return samples, True
             samples.append(sample)
             if len(samples) == limit:
-                break
-        return samples
+                return samples, True
+        return samples, False
 
     def _unclaimed(self, limit: int, hidden: Collection[str]) -> Iterator[Waiting]:
         query = (
@@ -480,11 +510,24 @@ class Outbox:
                 self._db.execute(f"PRAGMA synchronous = {durability}")
                 with transaction(self._db):
                     yield
+                    if self._memory is not None:
+                        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (self._memory_key, self._memory))
             except BaseException as error:
                 self._totals.restore(before)
                 if isinstance(error, sqlite3.Error) and is_full(error):
                     self._reserve.release()
                 raise
+            self._memory = None
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Keep what the bridge has to remember, with whatever is written next."""
+        self._memory = json.dumps(memory)
+
+    def write_memory(self) -> None:
+        """See that what the bridge has to remember is written."""
+        if self._memory is not None:
+            with self._writing():
+                pass
 
     def confirm(self, samples: Sequence[Waiting], claim: int | None = None) -> None:
         """Take note that this bridge is done with `samples`; each leaves when no other bridge waits for it.

@@ -259,6 +259,8 @@ class Reporting:
             metrics.set("bridge_delivered", one.state.delivered, one.name)
             metrics.set("bridge_failures", one.state.failures, one.name)
             metrics.set("bridge_waiting", one.state.waiting, one.name)
+            for name, value in one.figures().items():
+                metrics.set(f"bridge_{name}", value, one.name)
         for name, value in self._extra().items():
             metrics.set(name, value)
 
@@ -308,6 +310,7 @@ class Reporting:
                     "waiting": one.state.waiting,
                     "failures": one.state.failures,
                     "error": one.state.error,
+                    **{name: round(value) for name, value in one.figures().items()},
                 }
                 for one in self._deliveries
             },

@@ -25,7 +25,7 @@ Text = Annotated[str, Field(min_length=1)]
 Layout = Literal["NCT", "NTC", "NT", "NC", "NCHW", "NHWC"]
 
 
-def _within(low: int, high: int, write: Callable[[int], str]) -> AfterValidator:
+def within(low: int, high: int, write: Callable[[int], str]) -> AfterValidator:
     """Return a check of bounds that says them as users write them."""
 
     def check(value: int) -> int:
@@ -92,7 +92,7 @@ class Broker(Section):
     receive_maximum: int = Field(
         default=1000, ge=1, le=65535, description="messages the broker may send before one is acknowledged"
     )
-    max_payload: Annotated[ByteSize, _within(1, 256 << 20, size_text)] = Field(
+    max_payload: Annotated[ByteSize, within(1, 256 << 20, size_text)] = Field(
         default=1 << 20, description="larger ones are dead letters"
     )
 
@@ -239,7 +239,7 @@ class Batch(Section):
     """How many messages are judged at once."""
 
     max_size: int = Field(default=512, ge=1, le=65536, description="messages")
-    max_delay: Annotated[Duration, _within(0, 10 * NS, duration_text)] = Field(
+    max_delay: Annotated[Duration, within(0, 10 * NS, duration_text)] = Field(
         default=0, description="how long a small batch waits for company"
     )
 
@@ -276,42 +276,16 @@ class ModelSettings(Section):
 class OutboxSettings(Section):
     """The durable queue of accepted samples."""
 
-    max_bytes: Annotated[ByteSize, _within(1, 1 << 50, size_text)] = 1 << 30
+    max_bytes: Annotated[ByteSize, within(1, 1 << 50, size_text)] = 1 << 30
     max_age: PositiveDuration = 7 * 86400 * NS
     when_full: Literal["drop_oldest", "drop_newest", "block"] = "drop_oldest"
     durability: Literal["full", "normal"] = "full"
 
 
-class Rotate(Section):
-    """When a file is finished."""
-
-    max_bytes: Annotated[ByteSize, _within(1, 1 << 40, size_text)] = 64 << 20
-    max_age: PositiveDuration = 10 * NS
-
-
-class FilesBridge(Section):
-    """Samples as JSON Lines, a folder a day."""
-
-    type: Literal["files"]
-    name: Name = "files"
-    path: Text
-    rotate: Rotate = Rotate()
-
-
-class MqttBridge(Section):
-    """Samples as messages on `<prefix>/<id>/accepted/<rule>`."""
-
-    type: Literal["mqtt"]
-    name: Name = "mqtt"
-
-
-BridgeSettings = Annotated[FilesBridge | MqttBridge, Field(discriminator="type")]
-
-
 class MetricsSettings(Section):
     """The metrics topic."""
 
-    publish_every: Annotated[Duration, _within(NS // 10, 3600 * NS, duration_text)] = NS
+    publish_every: Annotated[Duration, within(NS // 10, 3600 * NS, duration_text)] = NS
 
 
 class HttpSettings(Section):

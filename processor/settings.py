@@ -14,20 +14,18 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from processor import document, topics
+from processor.bridge_sections import BridgeSettings, FilesBridge, HubBridge, HubLegacy, MqttBridge
 from processor.document import Flaw, Name
 from processor.environment import Overlay, lay_over
 from processor.errors import ConfigurationError, FilterRejected, Problem
 from processor.filter import FilterDocument, parse_filter, validate_filter
 from processor.mqtt.client import Tls as TlsFiles
 from processor.sections import (
-    BridgeSettings,
     Broker,
-    FilesBridge,
     HttpSettings,
     Layout,
     MetricsSettings,
     ModelSettings,
-    MqttBridge,
     OutboxSettings,
     Section,
     Source,
@@ -39,6 +37,8 @@ from processor.sections import (
 __all__ = [
     "BridgeSettings",
     "FilesBridge",
+    "HubBridge",
+    "HubLegacy",
     "Layout",
     "MqttBridge",
     "Settings",
@@ -114,9 +114,24 @@ class Settings(Section):
                 text = f"{len(value)} numbers for {counts[0]} fields; expected one, or one a field"
                 yield Flaw(("model", "input", key), text)
 
+    def with_window_size(self, size: int) -> Settings:
+        """Return the same settings with another `model.window.size`."""
+        window = self.model.window.model_copy(update={"size": size})
+        return self.model_copy(update={"model": self.model.model_copy(update={"window": window})})
+
     def path(self, name: str) -> Path:
         """Return a path of the file's as one that can be opened from anywhere."""
         return resolve(self._directory, name)
+
+    @property
+    def legacy(self) -> HubLegacy | None:
+        """How MLADE's desired properties are understood; None: they are ignored."""
+        return None if self.hub is None else self.hub.legacy
+
+    @property
+    def hub(self) -> HubBridge | None:
+        """The bridge whose hub steers us, the first of its type."""
+        return next((one for one in self.bridges if isinstance(one, HubBridge)), None)
 
     @property
     def state_path(self) -> Path:

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
+from processor.conditions.memory import ALL
 from processor.database import FILE_NAME, WriteLock, explained, open_database, transaction
 from processor.errors import StateError, StateFull, StateLocked
+from processor.memories import Remembered
 from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample, StreamName
@@ -63,7 +65,9 @@ class Changes:
         receipts: packed packet identifiers and digests of the batch's QoS 1 messages (receipts.py).
         samples: for the outbox.
         dead_letters: what could not be processed.
+        remembered: what the filter's conditions remember, where it changed.
         meta: values to set, as anything JSON holds.
+        windows_anew: whether all that was kept of the windows is forgotten first.
     """
 
     journal: tuple[int, bytes] | None = None
@@ -74,17 +78,19 @@ class Changes:
     receipts: bytes = b""
     samples: Sequence[Sample] = ()
     dead_letters: Sequence[DeadLetter] = ()
+    remembered: Sequence[Remembered] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    windows_anew: bool = False
 
     @property
     def grow(self) -> bool:
         """Whether they take room that counts; values under `meta` replace others."""
-        return bool(self.journal or self.opened or self.samples or self.dead_letters)
+        return bool(self.journal or self.opened or self.samples or self.dead_letters or self.remembered)
 
     @property
     def matter(self) -> bool:
         """Whether there is anything to remember. Receipts alone are not: a message without effect may come again."""
-        return self.grow or bool(self.forgotten or self.meta)
+        return self.grow or self.windows_anew or bool(self.forgotten or self.meta)
 
 
 class Store:
@@ -145,6 +151,7 @@ class Store:
                 db.execute("DELETE FROM delivery WHERE bridge = ?", (number,))
                 db.execute("DELETE FROM claims WHERE bridge = ?", (number,))
                 db.execute("DELETE FROM bridges WHERE bridge = ?", (number,))
+                db.execute("DELETE FROM meta WHERE key = ?", (_memory_key(name),))
                 gone = db.execute("DELETE FROM outbox WHERE waiting <= 0").rowcount
                 if count:
                     log.warning(
@@ -158,8 +165,19 @@ class Store:
 
     def outbox(self, bridge: str) -> Outbox:
         """Return one bridge's view of the outbox, for its delivery thread to open."""
-        path, number = self._directory / FILE_NAME, self._bridges[bridge]
-        return Outbox(path, self.lock, self.totals, bridge=number, durability=self._durability, reserve=self._reserve)
+        return Outbox(
+            self._directory / FILE_NAME,
+            self.lock,
+            self.totals,
+            bridge=self._bridges[bridge],
+            memory=_memory_key(bridge),
+            durability=self._durability,
+            reserve=self._reserve,
+        )
+
+    def bridge_memory(self, bridge: str) -> Any:  # noqa: ANN401 - as in `meta`
+        """Return what a bridge has remembered in an earlier run, or None."""
+        return self.meta(_memory_key(bridge))
 
     def commit(self, changes: Changes, now: int) -> None:
         """Make a batch's changes durable, all or none.
@@ -237,6 +255,21 @@ class Store:
 
     def _write(self, changes: Changes, now: int) -> None:
         db = self._connection
+        self._write_windows(changes)
+        if changes.receipts:
+            self._keep_receipts(changes.receipts)
+        self._set(changes.meta)
+        if changes.remembered:
+            self._remember(changes.remembered)
+        if changes.dead_letters:
+            deadletters.keep(db, changes.dead_letters)
+        if changes.samples:
+            self._admission.admit(changes.samples, now)
+
+    def _write_windows(self, changes: Changes) -> None:
+        db = self._connection
+        if changes.windows_anew:
+            self._drop_windows()
         if changes.opened:
             rows = [(number, name.source, name.key) for number, name in changes.opened]
             db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", rows)
@@ -250,17 +283,28 @@ class Store:
             db.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", changes.snapshots)
         if changes.pruned:
             db.execute("DELETE FROM journal WHERE first < ?", (changes.pruned,))
-        if changes.receipts:
-            self._keep_receipts(changes.receipts)
-        self._set(changes.meta)
-        if changes.dead_letters:
-            deadletters.keep(db, changes.dead_letters)
-        if changes.samples:
-            self._admission.admit(changes.samples, now)
 
     def _set(self, meta: Mapping[str, Any]) -> None:
         values = [(key, json.dumps(value)) for key, value in meta.items()]
         self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
+        if "memories" in meta:  # those that no filter has any more go with the filter that had them
+            left = json.dumps([number for number, *_ in meta["memories"]["known"]])
+            self._connection.execute(
+                "DELETE FROM remembered WHERE memory NOT IN (SELECT value FROM json_each(?))", (left,)
+            )
+
+    def _remember(self, rows: Sequence[Remembered]) -> None:
+        """Write what conditions remember. A batch writes no row twice, so that what is gone can go first."""
+        db = self._connection
+        gone = [row for row in rows if row.value is None]
+        if gone:
+            whole = [row[:2] for row in gone if row.part == ALL]
+            db.executemany("DELETE FROM remembered WHERE memory = ? AND key = ?", whole)
+            parts = [row[:3] for row in gone if row.part != ALL]
+            db.executemany("DELETE FROM remembered WHERE memory = ? AND key = ? AND part = ?", parts)
+        db.executemany(
+            "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?, ?)", [row for row in rows if row.value is not None]
+        )
 
     def _keep_receipts(self, packets: bytes) -> None:
         first = self._next_receipt
@@ -332,6 +376,11 @@ class Store:
             ]
         return streams, snapshots, self._journal()
 
+    def remembered(self) -> list[tuple[int, str, int, bytes]]:
+        """Return what the filter's conditions remember, ordered by memory, key and part."""
+        with explained(self._directory):
+            return self._connection.execute("SELECT * FROM remembered ORDER BY memory, key, part").fetchall()
+
     def _journal(self) -> Iterator[tuple[int, bytes]]:
         with explained(self._directory):
             yield from self._connection.execute("SELECT first, past FROM journal ORDER BY first")
@@ -339,12 +388,19 @@ class Store:
     def forget_windows(self) -> None:
         """Drop the journal: the windows' shape changed and what was kept does not fit them any more."""
         with self._writing():
-            for table in ("streams", "snapshots", "journal"):
-                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
+            self._drop_windows()
+
+    def _drop_windows(self) -> None:
+        for table in ("streams", "snapshots", "journal"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
 
     def close(self) -> None:
         """Close the file and let another process have the directory. Delivery threads must have ended."""
         self._resources.close()
+
+
+def _memory_key(bridge: str) -> str:
+    return f"bridge {bridge}"
 
 
 def _lock(directory: Path) -> int:

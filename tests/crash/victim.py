@@ -49,7 +49,7 @@ def _of_a_batch(arguments: tuple[Any, ...]) -> bool:
 
 
 def _of_a_filter(arguments: tuple[Any, ...]) -> bool:
-    return set(arguments[1].meta) == {"filter"}
+    return "filter" in arguments[1].meta and "age" not in arguments[1].meta
 
 
 def _of_a_file(arguments: tuple[Any, ...]) -> bool:

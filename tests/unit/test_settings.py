@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from processor import document
+from processor.bridge_sections import FilesBridge
 from processor.errors import ConfigurationError, Problem
-from processor.sections import FilesBridge, Section
+from processor.sections import Section
 from processor.settings import Settings, build, check, client_options, load, load_filter, read
 from processor.types import NS
 

@@ -340,6 +340,7 @@ def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
     store.close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     connection.execute("UPDATE deadletters SET size = 5")  # version 1 counted the payload alone
+    connection.execute("DROP TABLE remembered")  # of version 3
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
@@ -349,7 +350,7 @@ def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
     (letter,) = deadletters.read(tmp_path)
     assert (letter.payload, letter.size) == (b"12345", 5 + len("topic") + len("no"))
     connection = sqlite3.connect(tmp_path / FILE_NAME)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     connection.close()
 
 
@@ -363,6 +364,14 @@ def test_room_for_emptying_is_kept_back(tmp_path: Path) -> None:
     assert not (tmp_path / "reserve").exists()
     assert reserve.hold()
     assert (tmp_path / "reserve").exists()
+
+
+def test_what_is_in_the_place_of_the_reserve_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And left alone; there is no reserve then."""
+    (tmp_path / "reserve").mkdir()
+    assert Reserve(tmp_path).hold()
+    assert "cannot be kept back" in caplog.text
+    assert (tmp_path / "reserve").is_dir()
 
 
 @given(
