@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges, topics
-from processor.assembly import build_computation, filter_problems, open_model, signature, with_window_size
+from processor.assembly import (
+    build_computation,
+    filter_problems,
+    make_windows,
+    open_model,
+    signature,
+    with_window_size,
+)
+from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.control import FilterControl
@@ -40,6 +48,7 @@ from processor.steering import Steering
 from processor.store import Store
 from processor.twin import Twin
 from processor.types import NS
+from processor.windows import LookBack
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +81,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     if problems := check(document):
         raise ConfigurationError(Problem(f"filter.{problem.path}", problem.message) for problem in problems)
 
-    outbox, link = settings.outbox, CloudLink()
+    broker, outbox, link = settings.broker, settings.outbox, CloudLink()
+    resumes = broker is not None and broker.session_expiry > 0
     store = Store(
         settings.state_path,
         durability=outbox.durability,
@@ -85,26 +95,29 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     twin_memory = store.meta("twin")
     wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
     sized, model = with_window_size(settings, model, wanted)
+    windows = make_windows(sized)
+    windows.keep(LookBack(*(store.meta("look_back") or ())))
+    journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
         store.meta("session"),
         [one.filter for one in subscriptions],
-        wanted=settings.broker.session_expiry > 0,
+        wanted=resumes,
         metrics=metrics,
     )
-    copies = RetainedCopies(session, receipts, mqtt_5=settings.broker.protocol != "3.1.1")
+    copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
     computation, make_selection = build_computation(
         sized,
         model,
         control.active,
+        windows=windows,
         memories=Memories.kept(store.meta("memories"), store.remembered()),
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
         held=lambda: session.held,
     )
-    journal = Journal(computation.windows, signature(sized), store)
     sizes = WindowSize(
         configured=settings.model.window.size,
         computation=computation,
@@ -144,6 +157,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "broker_connects": float(connection.connects),
             "received_bytes": float(connection.bytes_read),
         },
+        outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
     twin = Twin(
         link=link,
@@ -191,14 +205,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         clock=clock,
         age=age,
         notify=notify,
-        resumes=settings.broker.session_expiry > 0,
+        resumes=resumes,
         max_batch=batch.max_size,
         max_delay=batch.max_delay / NS,
     )
     store.remember(
         {
             "filter": control.memory(),
-            "memories": computation.selection.memories.meta(),
+            **computation.memory(computation.selection),
             "age": age.memory(),
             "session": session.memory(),
         }
@@ -221,6 +235,8 @@ def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: Clou
 
 def _subscriptions(settings: Settings) -> list[Subscription]:
     """Return our own topics and the sources' filters; the live filter first, so that it judges the first reading."""
+    if settings.broker is None:
+        return []
     root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
     own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0), (f"{root}/settled", 1)]
@@ -240,8 +256,10 @@ def _connect(
     session: BrokerSession,
     accepted: Callable[[bool], None],
     connected: Callable[[bool], None],
-) -> Connection:
+) -> Connection | Brokerless:
     broker = settings.broker
+    if broker is None:
+        return Brokerless()
     configured = {one.filter: one for one in subscriptions}
 
     def wanted() -> list[Subscription]:
@@ -290,7 +308,7 @@ class App:
 
     settings: Settings
     store: Store
-    connection: Connection
+    connection: Connection | Brokerless
     pipeline: Pipeline
     reporting: Reporting
     deliveries: Sequence[Delivery]
@@ -350,7 +368,7 @@ class App:
 
     def waiting_for(self) -> list[str]:
         """Return what keeps the processor from doing its job, as sentences. Any thread."""
-        reasons = [] if self.connection.online else [f"broker: {self.connection.state}"]
+        reasons = [f"broker: {self.connection.state}"] if self.connection.missing else []
         reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
         return reasons + self.reporting.waiting_for()
 

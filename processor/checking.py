@@ -69,10 +69,11 @@ def check(path: Path) -> Checked:
 def _client_problems(settings: Settings) -> Sequence[Problem]:
     """Return what is wrong with the files that the connections need."""
     problems: list[Problem] = []
-    try:
-        new_client(client_id="check", **client_options(settings))
-    except ConfigurationError as error:
-        problems += error.problems
+    if settings.broker is not None:
+        try:
+            new_client(client_id="check", **client_options(settings))
+        except ConfigurationError as error:
+            problems += error.problems
     for bridge in settings.bridges:
         if isinstance(bridge, HubBridge):
             try:
@@ -113,11 +114,13 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
     """Yield what the processor will do, as headings and lines; a heading is empty where it is the one before."""
     settings, model = checked.settings, checked.model
     broker, window = settings.broker, settings.model.window
-    yield "processor", f"{settings.id}, at {settings.root}/… on {configuration.without_password(broker.url)}"
+    where = f"at {settings.root}/… on {configuration.without_password(broker.url)}" if broker else "without a broker"
+    yield "processor", f"{settings.id}, {where}"
     for source in settings.sources:
         time = f"time from {source.time}" if source.time else "time of arrival"
-        topics = ", ".join(source.topics)
-        yield f"source {source.name}", f"{topics} at QoS {source.qos}, {source.format}, stream {source.stream}, {time}"
+        inlets = [f"{', '.join(source.topics)} at QoS {source.qos}"] if source.topics else []
+        inlets += [f"the input {source.input}"] if source.input else []
+        yield f"source {source.name}", f"{' and '.join(inlets)}, {source.format}, stream {source.stream}, {time}"
         for topic in source.topics:
             if topic.startswith(f"{settings.topic_prefix}/"):
                 yield "", f"NOTE: nothing comes from {topic}: messages under topic_prefix are never readings"

@@ -34,7 +34,7 @@ from processor.units import PositiveDuration
 MAX_BYTES: Final = 65_536
 """Longest filter document, in bytes."""
 
-NOT_YET: Final = ("dedup", "context")
+NOT_YET: Final = ("dedup",)
 """Keys of a rule that this version reads but does not evaluate: a filter that sets one is rejected."""
 
 Measure = Literal["confidence", "margin", "entropy", "probability", "score", "value"]

@@ -15,7 +15,7 @@ from processor.mqtt.properties import subscription_identifiers
 from processor.protocols import Decoder
 from processor.retained import RetainedCopies
 from processor.settings import Source
-from processor.types import DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
+from processor.types import INPUTS, DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
 from processor.windows import WindowBuffer
 
 _MOST_IDENTIFIERS: Final = 268_435_455
@@ -111,6 +111,7 @@ class Intake:
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
         self._filters = filters(sources)
+        self._inputs = {INPUTS + one.input: position for position, one in enumerate(sources) if one.input}
         own = [text for _, text in self._filters]
         self._ask_held = held or (lambda: own)
         self._held = self._ask_held()
@@ -217,11 +218,16 @@ class Intake:
         return route
 
     def _find(self, topic: str) -> _Route:
-        position = -1 if topic.startswith(self._own) else source_of(self._filters, topic)
+        own = self._inputs.get(topic)
+        if own is not None:
+            topic = topic.removeprefix(INPUTS)
+            position = own
+        else:
+            position = -1 if topic.startswith(self._own) else source_of(self._filters, topic)
         if position < 0:
             return _Route(-1)
         source = self._sources[position]
-        route = _Route(position, counting_copy(self._held, topic))
+        route = _Route(position, counting_copy(self._held, topic) if own is None else 0)
         try:
             text = _render(source, topic)
         except IndexError:

@@ -40,6 +40,7 @@ METRICS: Final = (
     ),
     Declaration("windows", "counter", "Windows judged"),
     Declaration("accepted", "counter", "Windows accepted", ("rule",)),
+    Declaration("context", "counter", "Windows sent beside a sample, as its context"),
     Declaration("accepted_labels", "counter", "Windows accepted, by predicted label", ("label",)),
     Declaration("rejected", "counter", "Windows rejected, by the furthest condition any rule came to", ("reason",)),
     Declaration("batches", "counter", "Batches processed"),
@@ -54,6 +55,7 @@ METRICS: Final = (
     Declaration("bridge_delivered", "counter", "Samples a bridge confirmed", ("bridge",)),
     Declaration("bridge_failures", "counter", "Deliveries that failed and are tried again", ("bridge",)),
     Declaration("bridge_waiting", "gauge", "Samples a bridge has still to confirm", ("bridge",)),
+    Declaration("lost_notices", "counter", "Predictions for an IoT Edge module's output that found no room"),
     # What some bridges count themselves; see BRIDGE_FIGURES.
     Declaration("bridge_connected", "gauge", "Whether a bridge has a connection: 1 or 0", ("bridge",)),
     Declaration("bridge_messages", "counter", "Messages that a hub has acknowledged", ("bridge",)),

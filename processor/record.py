@@ -87,8 +87,8 @@ class Recorder:
         self._connection = Connection(
             client_id=f"{settings.client_id}-record-{secrets.token_hex(4)}",
             session_expiry=0,
-            receive_maximum=settings.broker.receive_maximum,
-            max_payload=settings.broker.max_payload,
+            receive_maximum=settings.needed_broker.receive_maximum,
+            max_payload=settings.needed_broker.max_payload,
             subscriptions=[
                 Subscription(text, settings.sources[position].qos, identifier(text)) for position, text in self._filters
             ],

@@ -12,12 +12,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from processor.assembly import build_computation
+from processor.assembly import build_computation, make_windows
 from processor.computation import Outcome
 from processor.errors import ModelError
 from processor.filter import FilterDocument
 from processor.forecast import per_day
 from processor.protocols import Model
+from processor.sections import Broker
 from processor.settings import Settings
 from processor.thinning import Thinned
 from processor.types import NS, Flags, Floats, Ints, Message, Predictions, Reason
@@ -53,7 +54,9 @@ class Side:
         self.by_reason: Ints = np.zeros(len(Reason), np.int64)
         self.samples = 0
         self.bytes = 0
-        self.computation, _ = build_computation(settings, model, self.document, samples=samples)
+        self.computation, _ = build_computation(
+            settings, model, self.document, windows=make_windows(settings), samples=samples
+        )
 
     @property
     def accepted(self) -> int:
@@ -110,7 +113,7 @@ class Replay:
         self.first = self.last = 0
         self.overlap: Ints = np.zeros((len(candidates), len(candidates)), np.int64)
         self._model = _AskedOnce(model)
-        self._longest = settings.broker.max_payload
+        self._longest = (settings.broker or Broker()).max_payload
         self._times = Thinned(_TIMES_KEPT)
         self.sides = [Side(candidate, settings, self._model, samples=samples) for candidate in candidates]
 

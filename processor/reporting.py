@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from processor import __version__
+from processor.cloud import CloudLink, Notice
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.delivery import Delivery
@@ -40,6 +41,7 @@ _COUNTERS: Final = (
     "readings",
     "windows",
     "accepted",
+    "context",
     "dead_letters",
     "ignored_messages",
     "repeated_messages",
@@ -91,6 +93,7 @@ class Reporting:
         publish_inference: bool,
         publish_every: float,
         extra: Callable[[], Mapping[str, float]],
+        outputs: CloudLink | None = None,
     ) -> None:
         """Take what `app.build` made.
 
@@ -107,6 +110,7 @@ class Reporting:
             publish_inference: whether every prediction is published.
             publish_every: seconds between two publications of the metrics.
             extra: metrics that the connection counts itself.
+            outputs: takes the predictions that are published, for an IoT Edge module's output; None: there is none.
         """
         self._root = root
         self._source = source
@@ -120,6 +124,7 @@ class Reporting:
         self._publish_inference = publish_inference
         self._publish_every = publish_every
         self._extra = extra
+        self._outputs = outputs
         self._blocked_by: str | None = None
         self._started = clock.monotonic()
         self._next_metrics = self._started
@@ -159,6 +164,7 @@ class Reporting:
         for sample in outcome.samples:
             metrics.add("accepted", 1, sample.rule)
             metrics.add("accepted_labels", 1, sample.label)
+        metrics.add("context", len(outcome.outgoing) - len(outcome.samples))
         for rule, scores in zip(self._computation.selection.document.rules, outcome.judgement.scores, strict=True):
             if scores is not None and len(scores):
                 metrics.observe(rule.name, scores)
@@ -182,7 +188,11 @@ class Reporting:
                 "inference": inference(outcome.predictions, row),
                 "model": {"name": model.name, "sha256": model.sha256},
             }
-            self._source.publish(f"{self._root}/inference/{encode_stream(name.key)}", msgspec.json.encode(body))
+            stream, payload = encode_stream(name.key), msgspec.json.encode(body)
+            self._source.publish(f"{self._root}/inference/{stream}", payload)
+            if self._outputs is not None:
+                notice = Notice(payload, {"stream": stream, "model": model.name}, output="inference")
+                self._metrics.add("lost_notices", not self._outputs.notify(notice))
 
     def _publish_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Publish and log at a bounded rate; all of them are in the store anyway."""

@@ -136,10 +136,11 @@ class Broker(Section):
 
 
 class Source(Section):
-    """Topics of one format whose readings have the same fields."""
+    """Topics, or an input of an IoT Edge module, of one format whose readings have the same fields."""
 
-    name: Name
-    topics: list[Text] = Field(min_length=1, description="MQTT topic filters")
+    name: Name = Field(description="absent: the input's")
+    topics: list[Text] = Field(default=[], description="MQTT topic filters")
+    input: Name | None = Field(default=None, description="of our IoT Edge module, such as input1")
     # At QoS 2 a message is released before its effect is on disk. What is published so arrives here at QoS 1.
     qos: Literal[0, 1] = 1
     format: Literal["json"] = "json"
@@ -155,16 +156,29 @@ class Source(Section):
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
-        """Refuse a stream that takes a level which the topics do not have."""
+        """Refuse a source of nothing, and a stream that takes a level which the topics do not have."""
         stream, filters = data.get("stream"), data.get("topics")
-        if not isinstance(stream, str) or not isinstance(filters, list):
+        if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):
+            yield Flaw(("topics",), "found none, expected MQTT topic filters, or an input")
+        if not isinstance(stream, str):
             return
+        filters = filters if isinstance(filters, list) else []
+        if data.get("input") is not None:
+            filters = [*filters, data["input"]]
         deepest = max((int(level) for _, level in _TEMPLATE_PART.findall(stream) if level), default=-1)
         for text in filters:
             levels = topics.split_share(text).filter.split("/") if isinstance(text, str) else ["#"]
             if levels[-1] != "#" and deepest >= len(levels):
                 message = f"found {document.describe(stream)}, but topics of {document.describe(text)} have "
                 yield Flaw(("stream",), message + f"the levels {{topic[0]}} to {{topic[{len(levels) - 1}]}}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_as_its_input(cls, data: object) -> object:
+        if not isinstance(data, dict) or not isinstance(data.get("input"), str):
+            return data
+        fits = re.fullmatch("[A-Za-z0-9_-]{1,64}", data["input"])  # else it is refused as an input
+        return {"name": data["input"] if fits else "input"} | data
 
     @field_validator("topics")
     @classmethod

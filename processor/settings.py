@@ -61,7 +61,7 @@ class Settings(Section):
     id: Name = Field(description="in topics, client id and events")
     topic_prefix: str = "mlade"
     state_dir: Text = "./state"
-    broker: Broker = Broker()
+    broker: Broker | None = Field(default=Broker(), description="null: there is none, and all sources are inputs")
     sources: list[Source] = Field(min_length=1)
     model: ModelSettings
     filter: Text | dict[str, Any]
@@ -84,7 +84,9 @@ class Settings(Section):
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
         """Refuse names and topic filters used twice, and sources that do not fit one model or each other."""
-        yield from _named_twice(data, "sources", "name")
+        yield from _named_twice(data, "sources", "input")
+        yield from _without_broker(data)
+        yield from _inputs(data)
         yield from _named_twice(data, "bridges", "type")
         model = data.get("model")
         model = model if isinstance(model, dict) else {}
@@ -149,16 +151,28 @@ class Settings(Section):
         return f"{self.topic_prefix}-{self.id}".replace("/", "-")
 
     @property
+    def needed_broker(self) -> Broker:
+        """The broker, for what does not go without.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if self.broker is None:
+            raise ConfigurationError([Problem("broker", "found null, and this needs an MQTT broker")])
+        return self.broker
+
+    @property
     def password(self) -> str | None:
         """The broker's password, read from its file if that is where it is.
 
         Raises:
             ConfigurationError: the file cannot be read.
         """
-        if self.broker.password_file is None:
-            return self.broker.password
+        broker = self.needed_broker
+        if broker.password_file is None:
+            return broker.password
         try:
-            return self.path(self.broker.password_file).read_text(encoding="utf-8").strip()
+            return self.path(broker.password_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError([Problem("broker.password_file", f"cannot be read: {error}")]) from error
 
@@ -238,6 +252,36 @@ def _named_twice(data: Mapping[str, Any], kind: str, default: str) -> Iterator[F
         seen.add(name)
 
 
+def _without_broker(data: Mapping[str, Any]) -> Iterator[Flaw]:
+    """Refuse what needs a broker where there is none."""
+    if data.get("broker", {}) is not None:
+        return
+    for position, source in enumerate(_mappings(data.get("sources"))):
+        if source.get("topics"):
+            yield Flaw(("sources", position, "topics"), "there is no broker (broker is null); give an input instead")
+    bridges = data.get("bridges", [{"type": "mqtt"}])
+    for position, bridge in enumerate(_mappings(bridges)):
+        if bridge.get("type") == "mqtt":
+            where: tuple[str | int, ...] = ("bridges", position) if "bridges" in data else ("bridges",)
+            yield Flaw(where, "the bridge mqtt, which is the default, needs a broker, and broker is null")
+
+
+def _inputs(data: Mapping[str, Any]) -> Iterator[Flaw]:
+    """Refuse an input that nothing comes on, or that two sources take."""
+    bridges = _mappings(data.get("bridges"))
+    taken: dict[str, int] = {}
+    for position, source in enumerate(_mappings(data.get("sources"))):
+        name = source.get("input")
+        if not isinstance(name, str):
+            continue
+        if all(bridge.get("type") != "iothub" for bridge in bridges):
+            yield Flaw(
+                ("sources", position, "input"), "inputs are IoT Edge's; add the bridge {type: iothub, edge: true}"
+            )
+        if taken.setdefault(name, position) != position:
+            yield Flaw(("sources", position, "input"), f"{name!r} is also the input of sources[{taken[name]}]")
+
+
 def _mappings(value: object) -> list[dict[str, Any]]:
     """Return the entries of what should be a list of mappings; empty ones for what is something else."""
     return [entry if isinstance(entry, dict) else {} for entry in value] if isinstance(value, list) else []
@@ -287,7 +331,7 @@ def read_filter(given: str | dict[str, Any], locate: Callable[[str], Path]) -> t
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """Return how to reach the broker, as `mqtt.new_client` takes it."""
-    broker = settings.broker
+    broker = settings.needed_broker
     files = {key: None if name is None else str(settings.path(name)) for key, name in _tls_files(broker.tls).items()}
     return {
         "url": broker.url,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from processor.brokerless import Brokerless
 from processor.cloud import CloudLink, Desired, Input, Notice
-from processor.types import Message
+from processor.decoders import decoder
+from processor.intake import Intake
+from processor.sections import Source
+from processor.types import INPUTS, NS, Message, StreamName
+from processor.windows import Shape, WindowBuffer
 from tests.cloud import Hub
-from tests.unit.test_pipeline import FULL, Line, reading
+from tests.unit.test_pipeline import FULL, IMU, START, Line, reading
+
+EDGE = {"input": "input1", "fields": ["x"], "time": "t"}
 
 
 def test_the_pipeline_is_told_of_a_request_and_the_bridge_of_an_answer() -> None:
@@ -38,6 +47,92 @@ def test_what_waits_is_bounded() -> None:
     assert link.ask(large)
     assert [link.ask(Desired({}, complete=False)) for _ in range(1000)].count(True) == 1000 - 32
     assert [link.notify(Notice(b"", {})) for _ in range(1001)].count(True) == 1000
+
+
+def test_without_a_broker_a_request_wakes_the_pipeline() -> None:
+    """From another thread, also before it waits; nothing else ever comes."""
+    source = Brokerless()
+    link = CloudLink()
+    link.on_request(source.wake)
+    link.ask(Desired({}, complete=True))
+    assert source.read(10, timeout=60) == []
+    later = threading.Timer(0.05, lambda: link.ask(Desired({}, complete=True)))
+    later.start()
+    assert source.read(10, timeout=60) == []
+    later.join()
+    assert not source.missing
+
+
+def edge_reading(number: int) -> Input:
+    """Return a reading as it comes on an input."""
+    return Input("input1", json.dumps({"t": START + number, "x": number}).encode(), (START + 100) * NS)
+
+
+def test_what_comes_on_an_input_is_a_reading_as_any_other(tmp_path: Path) -> None:
+    """Beside topics, and of a stream named as the input; what another input brings is nobody's."""
+    line = Line(tmp_path, sources=[IMU, EDGE])
+    for number in (1, 2):
+        line.link.ask(edge_reading(number))
+        line.link.ask(edge_reading(number)._replace(name="input2"))
+    line.play([reading(5), reading(6)], [reading(7)], [])
+    line.store.close()
+    line = Line(tmp_path, sources=[IMU, EDGE])
+    for number in (3, 4, 5):
+        line.link.ask(edge_reading(number))
+    line.play([reading(8)], [])
+    assert {name for _, name in line.store.windows()[0]} == {StreamName("input1", "input1"), StreamName("imu", "imu/1")}
+    assert sorted(line.deliver()) == [[1, 2], [3, 4], [5, 6], [7, 8]]
+    assert line.metrics.total("ignored_messages") == 0
+    assert line.source.acknowledged == [8]
+
+
+def test_an_inputs_broken_message_is_a_dead_letter(tmp_path: Path) -> None:
+    """And those after it are read."""
+    line = Line(tmp_path, sources=[EDGE])
+    for payload in (b"\xff", edge_reading(1).payload, b"{}", edge_reading(2).payload):
+        line.link.ask(Input("input1", payload, START * NS))
+    line.play([])
+    assert line.deliver() == [[1, 2]]
+    assert line.metrics.by("dead_letters") == {"decode": 1, "field": 1}
+
+
+def test_what_comes_on_an_input_while_nothing_can_be_committed_is_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was acknowledged when it was read: nobody sends it again."""
+    monkeypatch.setattr("processor.pipeline._RETRY", 0.0)
+    line = Line(tmp_path, FULL, sources=[IMU, EDGE])
+
+    def ask() -> None:
+        line.link.ask(edge_reading(1))
+
+    def make_room() -> None:
+        line.deliver()
+
+    line.play([reading(1), reading(2)], [reading(3), reading(4)], ask, [], make_room, [], [])
+    assert line.metrics.total("dropped_messages") == 1
+
+
+def test_a_topic_is_no_input_and_an_input_no_topic() -> None:
+    """Whatever a source's filters say."""
+    everything = Source.model_validate({"name": "all", "topics": ["#", "input1"], "fields": ["x"]})
+    edge = Source.model_validate(EDGE)
+    intake = Intake([everything, edge], [decoder(everything), decoder(edge)], WindowBuffer(Shape(1, 1, 1), 10), "mlade")
+    for topic, by_source in (("input1", [1, 0]), (f"{INPUTS}input1", [0, 1]), (f"{INPUTS}input2", [0, 0])):
+        assert intake.take([Message(topic, b'{"x": 1, "t": 1}')]).messages == by_source
+
+
+def test_predictions_go_to_the_output_inference(tmp_path: Path) -> None:
+    """Of an IoT Edge module; what finds no room is counted."""
+    line = Line(tmp_path, outputs=True)
+    hub = Hub(line.link)
+    line.play([reading(1), reading(2)])
+    (notice,) = hub.notices()
+    assert (notice.output, notice.properties) == ("inference", {"stream": "imu/1", "model": "even"})
+    assert json.loads(notice.body)["inference"]["confidence"] == 0.5
+    line.play([reading(number) for number in range(3, 2007)])
+    assert len(hub.notices()) == 1000
+    assert line.metrics.total("lost_notices") == 2
 
 
 def test_a_change_takes_effect_between_two_batches(tmp_path: Path) -> None:

@@ -121,8 +121,11 @@ class Line:
         resumes: bool = True,
         sources: Sequence[dict[str, Any]] = (IMU,),
         legacy: HubLegacy | None = None,
+        outputs: bool = False,
     ) -> None:
         self.opened: list[int] = []
+        self.link = CloudLink()
+        self.metrics = Metrics()
         clock = SystemClock()
         age = AgeClock(clock, None, 7 * 86400 * NS)
         self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"])
@@ -132,7 +135,7 @@ class Line:
         document = validate_filter({"rules": [{"name": "all"}]})
         self.control = FilterControl(document, b"file", lambda _: (), self.store.meta("filter"), clock.wall())
         self.store.remember({"filter": self.control.memory()})
-        model, metrics = EvenModel(), Metrics()
+        model, metrics = EvenModel(), self.metrics
         fields = [(one.name, one.fields) for one in configured]
 
         def make_selection(active: FilterDocument) -> Selection:
@@ -159,14 +162,14 @@ class Line:
             metrics=metrics,
             clock=clock,
             source_names=[one.name for one in configured],
-            publish_inference=False,
+            publish_inference=outputs,
             publish_every=3600,
             extra=dict,
+            outputs=self.link if outputs else None,
         )
         commands = Commands(
             computation=self.computation, store=self.store, deliveries=[], reporting=reporting, clock=clock
         )
-        self.link = CloudLink()
         twin = Twin(
             link=self.link,
             filters=self.control,
