@@ -22,6 +22,7 @@ class _Server(ThreadingHTTPServer):
     """Answers a bounded number of requests at a time."""
 
     daemon_threads = True
+    request_queue_size = _CLIENTS  # of 5, the default, more than that at once wait a second and longer
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._room = threading.BoundedSemaphore(_CLIENTS)

@@ -176,6 +176,6 @@ def _events(path: Path) -> Iterator[Callable[[Outcome], None]]:
     try:
         with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as opened:
             file = cast("BinaryIO", opened)
-            yield lambda outcome: file.writelines(sample.event + b"\n" for sample in outcome.samples)
+            yield lambda outcome: file.writelines(sample.event + b"\n" for sample in outcome.outgoing)
     except OSError as error:
         raise RecordingError(f"{path} cannot be written: {error.strerror}.") from error

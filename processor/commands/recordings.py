@@ -64,7 +64,7 @@ def record(
     if done.too_large:
         typer.echo(f"NOTE: {done.too_large} messages over broker.max_payload are not in it.", err=True)
     if done.gaps:
-        typer.echo(f"NOTE: the connection was lost {done.gaps} times; what came meanwhile is not in it.", err=True)
+        typer.echo(f"NOTE: connections lost: {done.gaps}. What came meanwhile is not in it.", err=True)
     if not done.messages:
         typer.echo("Nothing came. Do sources[].topics name what the sensors publish on?", err=True)
     kept = f", {done.retained:,} of them retained from before" if done.retained else ""
@@ -108,7 +108,7 @@ def replay(
     if done.cut_off:
         typer.echo(f"NOTE: {done.cut_off}", err=True)
     show(console, done.replay)
-    for what, path in ((f"{done.replay.sides[0].samples:,} samples in", out), ("The report is", report)):
+    for what, path in ((f"{done.replay.sides[0].events:,} events in", out), ("The report is", report)):
         if path is not None:
             console.print(f"\n{what} {path}", markup=False, soft_wrap=True)
     if as_json:

@@ -92,7 +92,7 @@ class Half:
 
     def add(self, outcome: Outcome) -> None:
         """Take what came of a piece of the recording."""
-        self.messages += sum(-(-len(sample.event) // _BLOCK) for sample in outcome.samples)
+        self.messages += sum(-(-len(sample.event) // _BLOCK) for sample in outcome.outgoing)
         if not len(outcome.windows):
             return
         verdicts = outcome.judgement.verdicts

@@ -21,6 +21,8 @@ from tests.mqtt_client import MqttClientFactory
 from tests.plant import measured, wall_off
 from tests.running import ProcessorFactory, ProcessorProcess
 
+pytestmark = pytest.mark.xdist_group("load")  # one worker's: two floods at once would take each other's time
+
 SECONDS = 4.0
 OFFERED = 300e6
 """Bytes a second; far more than a Mosquitto or a processor takes on two cores."""
