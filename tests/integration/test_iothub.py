@@ -16,6 +16,7 @@ import pytest
 
 from processor import connection_string
 from processor.bridges.iothub.bridge import IotHubBridge
+from processor.bridges.iothub.connection import Options
 from processor.bridges.iothub.identity import (
     Certificate,
     Credentials,
@@ -220,6 +221,18 @@ def test_each_identity_connects(make: Callable[[Hub], tuple[Device, Identity]], 
         assert set(numbers(hub, device)) == {0, 1, 2}
         assert len(list(repr(credentials))) > 0
         assert not device.key or device.key not in repr(credentials)
+
+
+def test_web_sockets_carry_the_same(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over port 443, where another one is closed."""
+    for name, value in hub.environment.items():
+        monkeypatch.setenv(name, value)
+    device = hub.add_device("dev1")
+    with delivering(tmp_path, bridge_to(hub, device, options=Options(websockets=True))) as (store, delivery):
+        store.commit(Changes(samples=samples(0, 200)), 0)
+        delivery.notify()
+        wait_until(lambda: store.totals.rows == 0)
+    assert numbers(hub, device) == Counter(range(200))
 
 
 def test_a_module_of_iot_edge_gets_everything_from_its_environment(

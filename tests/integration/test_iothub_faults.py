@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,37 @@ def test_a_cut_in_the_middle_of_a_full_window_loses_nothing(hub: Hub, tmp_path: 
         hub.faults.cut_after(500)
         wait_until(lambda: store.totals.rows == 0)
     assert set(numbers(hub, device)) == set(range(1500))
+
+
+def test_whatever_the_hub_refuses_delays_or_forgets_all_arrives(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections, credentials, reading, tokens: one after another, and what is said of each."""
+    monkeypatch.setattr(rate_module, "_FIRST_PAUSE", 0.01)
+    device = hub.add_device("dev1")
+    faults = hub.faults
+    hurting: list[tuple[str, list[Callable[[], None]]]] = [
+        ("refused the connection", [partial(faults.refuse, 3), faults.cut]),
+        ("refuses the credentials", [partial(faults.refuse, 5), faults.cut]),
+        ("no connection", [faults.refuse_tcp, faults.cut]),
+        ("not acknowledged in time", [faults.throttle]),
+        ("", [faults.expire_tokens]),
+    ]
+    with delivering(tmp_path, bridge_to(hub, device, timeout=1.0)) as (store, delivery):
+
+        def says(what: str) -> bool:
+            return what in (delivery.state.error or "")
+
+        for number, (what, hurt) in enumerate(hurting):
+            wait_until(lambda: delivery.figures()["connected"])
+            for action in hurt:
+                action()
+            store.commit(Changes(samples=samples(100 * number, 100)), 0)
+            delivery.notify()
+            wait_until(partial(says, what))
+            faults.heal()
+            wait_until(lambda: store.totals.rows == 0)
+    assert set(numbers(hub, device)) == set(range(500))
 
 
 def test_a_second_connection_of_the_same_device_is_named_as_the_likely_reason(
