@@ -34,7 +34,12 @@ def batches(count: int, cuts: Sequence[int]) -> Iterator[slice]:
 
 
 def judge(
-    make: Callable[[], NearDuplicates], windows: Floats, cuts: Sequence[int], keeps: Floats | Flags, *, restarts: bool = False
+    make: Callable[[], NearDuplicates],
+    windows: Floats,
+    cuts: Sequence[int],
+    keeps: Floats | Flags,
+    *,
+    restarts: bool = False,
 ) -> list[bool]:
     """Ask about windows; of those that are no near-duplicates, keep those for which `keeps` says so."""
     subject, disk, found = make(), Disk(), []
