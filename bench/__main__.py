@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bench import broker
 from bench.errors import BenchError
-from bench.parts import backlog, durability, flood, inflight, latency, memory, saturation, throughput
+from bench.parts import backlog, conditions, durability, flood, inflight, latency, memory, saturation, throughput
 from bench.processes import others_cpu_seconds
 from bench.report import Result
 
@@ -56,6 +56,10 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
     "flood": (
         lambda folder, tell: flood.measure(flood.FULL, folder, tell),
         lambda folder, tell: flood.measure(flood.QUICK, folder, tell),
+    ),
+    "conditions": (
+        lambda folder, tell: conditions.measure(conditions.FULL, folder, tell),
+        lambda folder, tell: conditions.measure(conditions.QUICK, folder, tell),
     ),
 }
 """Each benchmark's name, and it in full and in short."""
