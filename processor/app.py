@@ -368,7 +368,11 @@ class App:
 
     def waiting_for(self) -> list[str]:
         """Return what keeps the processor from doing its job, as sentences. Any thread."""
-        reasons = [f"broker: {self.connection.state}"] if self.connection.missing else []
+        reasons = []
+        if self.connection.missing:
+            reasons.append(f"broker: {self.connection.state}")
+        elif not self.connection.subscribed:
+            reasons.append("broker: it has not answered all subscriptions yet")
         reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
         return reasons + self.reporting.waiting_for()
 

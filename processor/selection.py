@@ -133,6 +133,8 @@ class Selection:
         remembering = [index for index, one in enumerate(self._rules) if not one.is_plain]
         if not remembering:
             return
+        for index in remembering:
+            self._rules[index].start(batch, taken[index])
         none = len(self._rules)
         first = np.full(len(batch.windows), none)  # the first plain rule that accepts
         for index, one in reversed(list(enumerate(self._rules))):

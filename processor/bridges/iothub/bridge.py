@@ -98,7 +98,6 @@ class IotHubBridge:
         pack: int = 0,
         linger: float = 1.0,
         upload: bool = True,
-        storage_ca: str | None = None,
     ) -> None:
         """Prepare to send.
 
@@ -113,7 +112,6 @@ class IotHubBridge:
             pack: bytes of a message with several samples; 0: one sample a message.
             linger: seconds that a message which is not full waits for more samples.
             upload: whether what is too large for a message goes through the hub's storage account.
-            storage_ca: file with the certificates to trust there; None: the usual ones.
         """
         quieten()
         self.shipment = _shipment(pack, linger, per_second, options.window)
@@ -125,7 +123,8 @@ class IotHubBridge:
         self._rate = rate or Rate(clock, per_second=None, per_day=None)
         self._flow = Flow(options.window)
         self._sent = Sent()
-        self._uploads = Uploads(storage_ca) if upload else None
+        self._suspects: dict[str, int] = {}
+        self._uploads = Uploads() if upload else None
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(ignore)
         self._pool: ThreadPoolExecutor | None = None
@@ -135,6 +134,7 @@ class IotHubBridge:
         self._unreported: Mapping[str, Any] = {}
         self._opening: _Opening | None = None
         self._ending: threading.Thread | None = None
+        self._since = 0.0  # when the connection was made
         self._retry_at = float("-inf")
         self._trouble: str | None = None
         self._assigned: Assigned | None = None
@@ -164,9 +164,17 @@ class IotHubBridge:
     def deliver(self, claims: Sequence[Claim], handover: Handover) -> None:
         """Send the messages and wait for their acknowledgements; see `protocols.Bridge`."""
         connection = self._connected(handover)
-        self._converse()
         exchange = Exchange(
-            connection, handover, self._flow, self._rate, self._clock, self._timeout, self._sent, self._uploads
+            connection,
+            handover,
+            self._flow,
+            self._rate,
+            self._clock,
+            self._timeout,
+            self._sent,
+            self._uploads,
+            self._suspects,
+            self._converse,
         )
         try:
             self._loop.run_until_complete(exchange.run(self._parcels(claims, handover)))
@@ -225,11 +233,15 @@ class IotHubBridge:
         """Make a connection. A thread of its own."""
         credentials = self._credentials()
         if isinstance(credentials.identity, Provisioned) and self._assigned is None:
-            self._assigned = assign(credentials.identity, credentials.ca, websockets=self._options.websockets)
+            try:
+                self._assigned = assign(credentials.identity, credentials.ca, websockets=self._options.websockets)
+            except Exception as error:
+                raise BridgeError(f"the provisioning service did not tell it: {explain(error)}") from error
         return connect(credentials, self._assigned, self._options)
 
     def _adopt(self, connection: Connection) -> None:
         self._connection = connection
+        self._since = self._clock.monotonic()
         self._trouble = None
         # One thread, so that messages leave in order; a new one, because in the old one something may hang.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="iothub-send")
@@ -239,11 +251,11 @@ class IotHubBridge:
 
     def _fail(self, error: BaseException | None) -> None:
         """Take note that a connection could not be made."""
-        if isinstance(error, BridgeError | ConfigurationError):
-            self._trouble = " ".join(str(error).split())
+        if isinstance(error, ConfigurationError):
+            self._trouble = "; ".join(map(str, error.problems))
         else:
             self._trouble = explain(error or RuntimeError())
-        self._pause()
+        self._pause(lasted=0.0)
         if self._flow.losses >= _REASSIGN_AFTER:
             self._assigned = None  # the device may have another hub now
 
@@ -253,13 +265,13 @@ class IotHubBridge:
         if connection is not None:
             self._ending = connection.end(in_peace=False)
         self._stop_talking()
-        self._pause()
+        self._pause(lasted=self._clock.monotonic() - self._since)
         if self._flow.losses > 1 and why == ENDED:
             why += " again; is another client connected as the same device, or the hub's daily quota used up?"
         self._trouble = why
 
-    def _pause(self) -> None:
-        self._retry_at = self._clock.monotonic() + jittered(self._flow.lost())
+    def _pause(self, *, lasted: float) -> None:
+        self._retry_at = self._clock.monotonic() + jittered(self._flow.lost(lasted))
 
     def _stop_talking(self) -> None:
         if self._talk is not None:
@@ -299,6 +311,7 @@ class IotHubBridge:
             self._connection.end(in_peace=True).join(_GOODBYE)
         if self._uploads is not None:
             self._uploads.close()
+        self._loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends
         self._loop.close()
 
 

@@ -77,14 +77,18 @@ class Connection:
     Attributes:
         client: the SDK's.
         is_module: whether it is a module's: without file upload.
+        ca: certificates that are trusted beside the system's, PEM.
         has_inputs: whether it is to an IoT Edge, which has inputs and outputs for modules.
+        acknowledged: messages.
     """
 
-    def __init__(self, client: Client, *, has_inputs: bool = False) -> None:
+    def __init__(self, client: Client, *, ca: str | None = None, has_inputs: bool = False) -> None:
         """Take a client that is connected, or will be."""
         self.client = client
         self.is_module = isinstance(client, IoTHubModuleClient)
+        self.ca = ca
         self.has_inputs = has_inputs
+        self.acknowledged = 0
         self._farewell: threading.Thread | None = None
 
     @property
@@ -99,6 +103,7 @@ class Connection:
         )
         out.custom_properties = dict(message.properties)
         await self.client.send_message(out)
+        self.acknowledged += 1
 
     def end(self, *, in_peace: bool) -> threading.Thread:
         """Give the client up, in a thread of its own.
@@ -162,10 +167,13 @@ def assign(identity: Provisioned, ca: str | None, *, websockets: bool) -> Assign
             result = await loop.run_in_executor(None, client.register)
         except BaseException:
             sdk_private.sever(client)
+            threading.Thread(
+                target=sdk_private.end_provisioning, args=(client,), name="iothub-end", daemon=True
+            ).start()
             raise
         state = result.registration_state
         if result.status != "assigned" or state is None or not state.assigned_hub:
-            raise BridgeError(f"the provisioning service has no hub for {identity.registration}: {result.status}")
+            raise BridgeError(f"it has no hub for {identity.registration} ({result.status})")
         return Assigned(state.assigned_hub, state.device_id)
 
     return run_apart(register, OPENING)
@@ -199,7 +207,7 @@ def connect(credentials: Credentials, assigned: Assigned | None, options: Option
     async def make() -> Connection:
         loop = asyncio.get_running_loop()
         client = await loop.run_in_executor(None, _client, credentials, assigned, options)
-        connection = Connection(client, has_inputs=_is_at_the_edge(credentials.identity))
+        connection = Connection(client, ca=credentials.ca, has_inputs=_is_at_the_edge(credentials.identity))
         try:
             sdk_private.allow_in_flight(client, options.window)
             await client.connect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -23,6 +23,11 @@ _SLOWEST: Final = 8192
 """Bytes a second of the slowest link that is waited for."""
 _LOOK: Final = 0.2
 """Seconds after which it is looked whether the time is up."""
+
+
+_STRIKES: Final = 3
+"""Connections that a message may end while it was alone under way and others were taken, before it is the reason."""
+_MOST_SUSPECTS: Final = 1000
 
 
 class Lost(BridgeError):
@@ -71,6 +76,9 @@ class Exchange:
         timeout: seconds for a message's acknowledgement.
         sent: what is counted.
         uploads: for samples that are too large; None: they are refused.
+        suspects: by id, the strikes of messages that were alone under way when a connection was lost; kept over
+            deliveries. They are sent last, each alone, so that they hold nothing up.
+        meanwhile: called now and then.
     """
 
     connection: Connection
@@ -81,6 +89,8 @@ class Exchange:
     timeout: float
     sent: Sent
     uploads: Uploads | None
+    suspects: dict[str, int]
+    meanwhile: Callable[[], None]
     _under_way: dict[asyncio.Task[Message], tuple[Parcel, float]] = field(default_factory=dict)
     _done: deque[asyncio.Task[Message]] = field(default_factory=deque)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,6 +104,7 @@ class Exchange:
             Lost: the connection was, or a message was not acknowledged in time.
             BridgeError: the day's quota is used up, or a place for uploads does not do its part.
         """
+        parcels = self._suspects_last(parcels)
         try:
             waiting = next(parcels, None)
             while waiting is not None or self._under_way:
@@ -115,6 +126,15 @@ class Exchange:
         if self._complaint:
             raise BridgeError(self._complaint)
 
+    def _suspects_last(self, parcels: Iterator[Parcel]) -> Iterator[Parcel]:
+        put_off = []
+        for parcel in parcels:
+            if parcel.message.id in self.suspects:
+                put_off.append(parcel)
+            else:
+                yield parcel
+        yield from put_off
+
     def _is_over(self, waiting: Parcel) -> bool:
         """Return whether nothing more can be sent in this delivery; nothing is under way."""
         if self.handover.seconds_left() <= 0:
@@ -127,6 +147,8 @@ class Exchange:
     def _has_room(self, parcel: Parcel) -> bool:
         if not self._under_way:
             return True
+        if parcel.message.id in self.suspects:
+            return False
         size = len(parcel.message.body)
         return len(self._under_way) < self.flow.window and self._bytes + size <= _BYTES_UNDER_WAY
 
@@ -165,6 +187,7 @@ class Exchange:
         except TimeoutError:
             pass
         self._news.clear()
+        self.meanwhile()
         while self._done:
             self._take(self._done.popleft())
         self._check_time()
@@ -178,6 +201,8 @@ class Exchange:
         elif isinstance(error, DoesNotTakeNow):
             self._put_off(parcel, str(error))
         elif error is not None:
+            if not self._under_way:
+                self._suspect(parcel.message)
             raise Lost(explain(error)) from error
         else:
             self._confirm(parcel, task.result())
@@ -191,6 +216,7 @@ class Exchange:
 
     def _confirm(self, parcel: Parcel, message: Message) -> None:
         self.flow.acknowledged()
+        self.suspects.pop(message.id, None)
         self.sent.messages += 1
         self.sent.blocks += message.blocks
         self.sent.samples += len(message.samples)
@@ -203,6 +229,21 @@ class Exchange:
     def _check_time(self) -> None:
         if not self._under_way:
             return
-        until = min(until for _, until in self._under_way.values())
-        if self.clock.monotonic() >= until or self.handover.seconds_left() <= 0:
+        time_is_up = self.handover.seconds_left() <= 0
+        if time_is_up or self.clock.monotonic() >= min(until for _, until in self._under_way.values()):
+            if len(self._under_way) == 1 and not time_is_up:
+                self._suspect(next(iter(self._under_way.values()))[0].message)
             raise Lost(f"{len(self._under_way)} messages were not acknowledged in time")
+
+    def _suspect(self, message: Message) -> None:
+        """Take note that a message was alone under way when the connection was lost."""
+        known = self.suspects.pop(message.id, None)
+        if known is None and len(self.suspects) >= _MOST_SUSPECTS:  # of samples that have aged out
+            self.suspects.clear()
+        strikes = (known or 0) + (known is not None and self.connection.acknowledged > 0)
+        if strikes < _STRIKES:
+            self.suspects[message.id] = strikes
+            return
+        why = f"the hub ended {strikes} connections over its message of {message.size} bytes, and took others over them"
+        for sample in message.samples:
+            self.handover.refuse(sample, why)

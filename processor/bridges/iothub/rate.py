@@ -18,6 +18,8 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _FORGIVEN: Final = 4
 """Windows full of acknowledgements after which a lost connection is no sign of push-back any more."""
+_SOUND: Final = 60.0
+"""Seconds of a connection after which its loss is none, either."""
 
 
 class Rate:
@@ -138,8 +140,14 @@ class Flow:
         if self._acknowledged >= _FORGIVEN * self._most:
             self._losses = 0
 
-    def lost(self) -> float:
-        """Take note that a connection was lost, or could not be made; return the seconds until the next, at most."""
+    def lost(self, lasted: float = 0.0) -> float:
+        """Take note that a connection was lost, or could not be made; return the seconds until the next, at most.
+
+        Args:
+            lasted: seconds for which there was one.
+        """
+        if lasted >= _SOUND:
+            self._losses = 0
         self._size = max(1.0, self._size / 2)
         self._losses += 1
         self._acknowledged = 0

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from azure.iot.device import Message as SdkMessage
@@ -51,6 +52,8 @@ class Talk:
         self._link = link
         self._clock = clock
         self._subscribed = False
+        # Of its own: where the hub does not answer, a thread hangs in the SDK until the connection is given up.
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="iothub-subscribe")
         self._twin_wanted = True
         self._not_before = 0.0
         self._pause = _AGAIN
@@ -60,6 +63,7 @@ class Talk:
     def end(self) -> None:
         """Hear nothing any more: another connection speaks for us."""
         self._over = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def has_something(self) -> bool:
@@ -102,7 +106,8 @@ class Talk:
             handlers["on_message_received"] = self._on_message
         loop = asyncio.get_running_loop()
         for name, handler in handlers.items():
-            await loop.run_in_executor(None, setattr, self._client, name, handler)
+            await loop.run_in_executor(self._pool, setattr, self._client, name, handler)
+        self._pool.shutdown(wait=False)
 
     async def _read_twin(self) -> None:
         twin = await asyncio.wait_for(self._client.get_twin(), _ASKING)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import requests
 from azure.core.exceptions import AzureError, HttpResponseError
+from azure.core.pipeline.transport import RequestsTransport
 from azure.iot.device import exceptions
 from azure.iot.device.aio import IoTHubDeviceClient
 from azure.storage.blob import BlobClient
+from requests.adapters import HTTPAdapter
 
 from processor.bridges.iothub.connection import Connection
 from processor.bridges.iothub.errors import explain, status_of
@@ -37,9 +41,8 @@ class DoesNotTakeNow(Exception):
 class Uploads:
     """Stores events as blobs. What is stored again, after a crash or an error, takes the same place."""
 
-    def __init__(self, ca: str | None = None) -> None:
-        """Store with `ca`, a file with the certificates to trust; None: the usual ones."""
-        self._ca = ca
+    def __init__(self) -> None:
+        """Begin with nothing under way."""
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="iothub-upload")
 
     async def store(self, connection: Connection, name: str, event: bytes) -> bytes:
@@ -61,7 +64,7 @@ class Uploads:
         where = f"https://{info['hostName']}/{info['containerName']}/{info['blobName']}"
         loop = asyncio.get_running_loop()
         try:
-            storing = loop.run_in_executor(self._pool, self._store, where + info["sasToken"], event)
+            storing = loop.run_in_executor(self._pool, _store, where + info["sasToken"], event, connection.ca)
             await asyncio.wait_for(storing, _STORING)
         except (AzureError, OSError, TimeoutError) as error:
             why = _why(error)
@@ -94,14 +97,34 @@ class Uploads:
             if succeeded:
                 raise DoesNotTakeNow(f"the hub was not told of an upload: {explain(error)}") from error
 
-    def _store(self, address: str, event: bytes) -> None:
-        options: dict[str, Any] = {} if self._ca is None else {"connection_verify": self._ca}
-        with BlobClient.from_blob_url(address, retry_total=1, **options) as blob:
-            blob.upload_blob(event, overwrite=True, timeout=int(_STORING))
-
     def close(self) -> None:
         """Wait for nothing."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Trusting(HTTPAdapter):
+    """HTTPS that trusts some certificates beside the usual ones."""
+
+    def __init__(self, ca: str) -> None:
+        self._context = ssl.create_default_context()
+        self._context.load_verify_locations(cadata=ca)
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the base class's
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - the base class's
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
+
+
+def _store(address: str, event: bytes, ca: str | None) -> None:
+    """Put a blob at an address that holds its signature."""
+    with requests.Session() as session:
+        if ca is not None:
+            session.mount("https://", _Trusting(ca))
+        transport = RequestsTransport(session=session, session_owner=False)
+        with BlobClient.from_blob_url(address, retry_total=1, transport=transport) as blob:
+            blob.upload_blob(event, overwrite=True, timeout=int(_STORING))
 
 
 def _why(error: Exception) -> str:
