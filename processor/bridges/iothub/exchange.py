@@ -150,7 +150,7 @@ class Exchange:
         if parcel.message.id in self.suspects:
             return False
         size = len(parcel.message.body)
-        return len(self._under_way) < self.flow.window and self._bytes + size <= _BYTES_UNDER_WAY
+        return len(self._under_way) < self.flow.window and self._bytes + size <= _BYTES_UNDER_WAY * self.flow.share
 
     def _start(self, parcel: Parcel) -> None:
         self.rate.take(parcel.message.blocks)
