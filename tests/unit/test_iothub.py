@@ -313,7 +313,7 @@ def test_losses_narrow_the_window_and_lengthen_the_pauses() -> None:
     assert all(later == min(2 * earlier, 30.0) for earlier, later in pairwise(pauses))
     for _ in range(64 * 64):
         flow.acknowledged()
-    assert (flow.window, flow.losses) == (64, 0)
+    assert (flow.window, flow.share, flow.losses) == (64, 1.0, 0)
     assert flow.lost() == pauses[0]
     assert flow.lost(lasted=3600) == pauses[0]
     assert flow.window == 16
