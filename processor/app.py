@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges, topics
-from processor.assembly import build_computation, filter_problems, open_model, signature, with_window_size
+from processor.assembly import (
+    build_computation,
+    filter_problems,
+    make_windows,
+    open_model,
+    signature,
+    with_window_size,
+)
 from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
@@ -41,6 +48,7 @@ from processor.steering import Steering
 from processor.store import Store
 from processor.twin import Twin
 from processor.types import NS
+from processor.windows import LookBack
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +95,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     twin_memory = store.meta("twin")
     wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
     sized, model = with_window_size(settings, model, wanted)
+    windows = make_windows(sized)
+    windows.keep(LookBack(*(store.meta("look_back") or ())))
+    journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
@@ -100,13 +111,13 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         sized,
         model,
         control.active,
+        windows=windows,
         memories=Memories.kept(store.meta("memories"), store.remembered()),
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
         held=lambda: session.held,
     )
-    journal = Journal(computation.windows, signature(sized), store)
     sizes = WindowSize(
         configured=settings.model.window.size,
         computation=computation,
@@ -201,7 +212,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     store.remember(
         {
             "filter": control.memory(),
-            "memories": computation.selection.memories.meta(),
+            **computation.memory(computation.selection),
             "age": age.memory(),
             "session": session.memory(),
         }
@@ -357,7 +368,11 @@ class App:
 
     def waiting_for(self) -> list[str]:
         """Return what keeps the processor from doing its job, as sentences. Any thread."""
-        reasons = [f"broker: {self.connection.state}"] if self.connection.missing else []
+        reasons = []
+        if self.connection.missing:
+            reasons.append(f"broker: {self.connection.state}")
+        elif not self.connection.subscribed:
+            reasons.append("broker: it has not answered all subscriptions yet")
         reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
         return reasons + self.reporting.waiting_for()
 

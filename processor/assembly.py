@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from processor import context
 from processor.computation import Computation
 from processor.decoders import decoder
 from processor.errors import ModelError, Problem
@@ -76,7 +77,18 @@ def signature(settings: Settings) -> str:
 def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
     known = dict.fromkeys(field for source in settings.sources for field in source.fields)
-    return check_against(document, kind=model.kind, labels=model.labels, fields=list(known))
+    window, channels = settings.model.window, len(settings.sources[0].fields)
+    return [
+        *check_against(document, kind=model.kind, labels=model.labels, fields=list(known)),
+        *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
+    ]
+
+
+def make_windows(settings: Settings) -> WindowBuffer:
+    """Return empty windows."""
+    window = settings.model.window
+    shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
+    return WindowBuffer(shape, window.max_streams)
 
 
 class Assembly(NamedTuple):
@@ -91,6 +103,7 @@ def build_computation(
     model: Model,
     document: FilterDocument,
     *,
+    windows: WindowBuffer,
     revision: int = 1,
     paused: bool = False,
     copies: RetainedCopies | None = None,
@@ -98,12 +111,13 @@ def build_computation(
     memories: Memories | None = None,
     samples: bool = True,
 ) -> Assembly:
-    """Put decoders, windows, model and filter together; the windows are empty.
+    """Put decoders, windows, model and filter together.
 
     Args:
         settings: the configuration.
         model: from `open_model`.
         document: the filter, which fits the model and the sources.
+        windows: from `make_windows`, with what is known from an earlier run.
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
         copies: tells retained messages that were read before; None: there are none.
@@ -111,9 +125,6 @@ def build_computation(
         memories: what the filter's conditions remember from an earlier run; None: nothing.
         samples: whether accepted windows become samples; else they are only counted.
     """
-    window = settings.model.window
-    shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
-    windows = WindowBuffer(shape, window.max_streams)
     field_names = [(source.name, source.fields) for source in settings.sources]
 
     def make_selection(active: FilterDocument) -> Selection:

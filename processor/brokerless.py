@@ -15,6 +15,7 @@ class Brokerless:
         state: as of a connection.
         online: whether there is a connection: never.
         missing: whether one should be there: never.
+        subscribed: whether all subscriptions were answered: there are none.
         refused: topic filters that a broker refused: none.
         connects: connections made.
         bytes_read: over them.
@@ -23,6 +24,7 @@ class Brokerless:
     state = "There is no broker."
     online = False
     missing = False
+    subscribed = True
     connects = 0
     bytes_read = 0
 

@@ -69,11 +69,11 @@ def check(path: Path) -> Checked:
 def _client_problems(settings: Settings) -> Sequence[Problem]:
     """Return what is wrong with the files that the connections need."""
     problems: list[Problem] = []
-    try:
-        if settings.broker is not None:
+    if settings.broker is not None:
+        try:
             new_client(client_id="check", **client_options(settings))
-    except ConfigurationError as error:
-        problems += error.problems
+        except ConfigurationError as error:
+            problems += error.problems
     for bridge in settings.bridges:
         if isinstance(bridge, HubBridge):
             try:

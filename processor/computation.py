@@ -5,21 +5,21 @@ Because of that the same messages give the same samples live, in a replay and af
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
+from processor.context import Beside, Context, needed
 from processor.errors import ModelError
-from processor.events import event_id, inference, sample_event, uniform
 from processor.intake import Intake, Taken, dead_letter
 from processor.memories import Remembered
 from processor.protocols import Model
+from processor.samples import Candidates
 from processor.selection import Judgement, Selection
-from processor.topics import encode_stream
-from processor.types import DeadLetter, Message, Predictions, Readings, Sample, StreamName, Verdicts, Windows
-from processor.windows import Past, WindowBuffer
+from processor.types import DeadLetter, Message, Predictions, Readings, Reason, Sample, StreamName, Verdicts, Windows
+from processor.windows import LookBack, Past, WindowBuffer
 
 _LARGEST_PART: Final = 16 << 20
 """Bytes that the windows of a batch may take at once: a small message can hold many readings, each of them in many."""
@@ -37,6 +37,7 @@ class Outcome:
         predictions: the model's answers.
         judgement: the filter's verdicts.
         samples: the accepted windows, ready for the outbox, in order.
+        outgoing: those and the windows that are sent beside them, in order.
         dead_letters: messages that could not be used, and those whose window the model failed on.
         names: the streams of the windows, by slot.
         remembered: what the filter's conditions remember, where it changed.
@@ -48,6 +49,7 @@ class Outcome:
     predictions: Predictions
     judgement: Judgement
     samples: list[Sample]
+    outgoing: list[Sample]
     dead_letters: list[DeadLetter]
     names: dict[int, StreamName]
     remembered: Sequence[Remembered] = ()
@@ -59,7 +61,6 @@ class Computation:
     Attributes:
         windows: every stream's.
         model: judges windows.
-        selection: the filter in force; replaced when it changes.
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
     """
@@ -92,27 +93,65 @@ class Computation:
         """
         self.windows = windows
         self.model = model
-        self.selection = selection
         self.revision = revision
         self.paused = paused
         self._processor = processor
         self._intake = intake
         self._fields = fields
         self._makes_samples = samples
+        self.selection = selection
+        if selection.context is not None:
+            selection.context.retain([name for _, name in windows.streams()])
+
+    @property
+    def selection(self) -> Selection:
+        """The filter in force."""
+        return self._selection
+
+    @selection.setter
+    def selection(self, selection: Selection) -> None:
+        self._selection = selection
+        self.windows.keep(self._look_back(selection))
+        if selection.context is not None:
+            selection.context.use(selection.document, self.windows.shape)
+
+    def _look_back(self, selection: Selection) -> LookBack:
+        history, follow = needed(selection.document, self.windows.shape.step)
+        return self.windows.looking_back(history, follow=follow)
+
+    def resize(self, size: int, model: Model) -> None:
+        """Have windows of another size, empty, and the model that judges them. Between two batches."""
+        self.windows.begin_anew(size)
+        self.model = model
+        context = self.selection.context
+        if context is not None:
+            context.retain(())
+            context.use(self.selection.document, self.windows.shape)
+
+    def memory(self, selection: Selection) -> dict[str, Any]:
+        """Return what has to be on disk, as JSON holds it, before a filter is in force."""
+        return {"memories": selection.memories.meta(), "look_back": list(self._look_back(selection))}
 
     def run(self, messages: Sequence[Message]) -> Outcome:
         """Carry a batch from messages to samples."""
         taken = self._intake.take(messages)
         count = len(taken.origin)
-        shape = self.windows.shape
-        most = max(1, _LARGEST_PART // (8 * shape.size * (shape.channels + 1)))
+        most = self._most_windows
         parts = []
         for start in range(0, max(count, 1), most):
             part = self._carry(messages, taken, slice(start, start + most))
             parts.append(part if count <= most else _without_past(part))
+        if self.selection.context is not None:
+            self.selection.context.forget(self.windows.gone)
         self.windows.release()
         outcome = parts[0] if len(parts) == 1 else _together(taken, parts)
         return replace(outcome, remembered=self.selection.memories.changes())
+
+    @property
+    def _most_windows(self) -> int:
+        """Windows that are made at once, at most."""
+        shape = self.windows.shape
+        return max(1, _LARGEST_PART // (8 * shape.size * (shape.channels + 1)))
 
     def _carry(self, messages: Sequence[Message], taken: Taken, part: slice) -> Outcome:
         """Carry a part of a batch's readings to samples."""
@@ -128,35 +167,102 @@ class Computation:
                 dead_letter(messages[origin[row]], "model", f"{self.model.name}: {error}")
                 for row, error in failures.items()
             ]
+        found = self._candidates(windows, predictions, failures)
+        judgement = self.selection.judge(found.windows, predictions, found.names, found.uniform, paused=self.paused)
+        rules = self.selection.document.rules
+        accepted_rows = np.flatnonzero(judgement.verdicts.rule >= 0).tolist() if self._makes_samples else ()
+        samples = {
+            row: found.sample(
+                row,
+                rules[int(judgement.verdicts.rule[row])],
+                self.selection.explanation(judgement.verdicts, row, self.revision),
+            )
+            for row in accepted_rows
+        }
+        accepted = outgoing = list(samples.values())
+        if self.selection.context is not None and self._makes_samples:
+            outgoing = self._with_context(
+                self.selection.context, windows, failures, found=found, judgement=judgement, samples=samples
+            )
+        return Outcome(
+            taken, past, found.windows, predictions, judgement, accepted, outgoing, dead_letters, dict(found.names)
+        )
+
+    def _candidates(self, windows: Windows, predictions: Predictions, failures: Collection[int]) -> Candidates:
+        """Return the windows that the model gave an answer for."""
+        if failures:
             judged = np.ones(len(windows), np.bool_)
             judged[list(failures)] = False
             windows = Windows(windows.slots[judged], windows.times[judged], windows.values[judged])
-        identifiers: dict[int, str] = {}
         names = {slot: name for slot in windows.slots.tolist() if (name := self.windows.names[slot])}
+        return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names)
 
-        def identify(row: int) -> str:
-            known = identifiers.get(row)
-            if known is None:
-                source, key = names[int(windows.slots[row])]
-                known = event_id(self._processor, source, key, windows.times[row], windows.values[row])
-                identifiers[row] = known
-            return known
+    def _with_context(
+        self,
+        context: Context,
+        windows: Windows,
+        failures: Collection[int],
+        *,
+        found: Candidates,
+        judgement: Judgement,
+        samples: Mapping[int, Sample],
+    ) -> list[Sample]:
+        """Return samples with the windows that are sent beside them.
 
-        judgement = self.selection.judge(
-            windows, predictions, names, lambda row, rule: uniform(identify(row), rule), paused=self.paused
-        )
-        samples = [
-            self._sample(
-                windows,
-                row,
-                name=names[int(windows.slots[row])],
-                identifier=identify(row),
-                answer=inference(predictions, row),
-                verdicts=judgement.verdicts,
-            )
-            for row in (np.flatnonzero(judgement.verdicts.rule >= 0).tolist() if self._makes_samples else ())
-        ]
-        return Outcome(taken, past, windows, predictions, judgement, samples, dead_letters, names)
+        Args:
+            context: of the filter.
+            windows: all that were completed; their places are the window buffer's.
+            failures: those of them that the model gave no answer for.
+            found: the others.
+            judgement: of the latter.
+            samples: by their rows among the latter.
+        """
+        rules, verdicts = self.selection.document.rules, judgement.verdicts
+        outgoing: list[Sample | None] = []
+        earlier: list[tuple[int, int, int, Beside]] = []  # where in `outgoing`, beside which window, rule, and what
+        row = -1
+        for position, (slot, place) in enumerate(
+            zip(windows.slots.tolist(), self.windows.places.tolist(), strict=True)
+        ):
+            name = self.windows.names[slot]
+            if name is None:
+                raise ValueError(f"slot {slot} has no stream")
+            context.follow(name, place)
+            if position in failures:
+                continue
+            row += 1
+            sample = samples.get(row)
+            if sample is not None:
+                rule = int(verdicts.rule[row])
+                for steps in context.sample(name, place, sample.rule, sample.id):
+                    earlier.append((len(outgoing), position, rule, Beside(sample.id, sample.rule, -steps)))
+                    outgoing.append(None)
+                outgoing.append(sample)
+            elif verdicts.reason[row] != Reason.DISABLED and (beside := context.beside(name, place)):
+                rule = next(index for index, one in enumerate(rules) if one.name == beside.rule)
+                score = judgement.scores[rule]
+                outgoing.append(self._beside(found, row, rule, None if score is None else score[row], beside))
+        most = self._most_windows
+        for start in range(0, len(earlier), most):
+            self._fill_in(outgoing, earlier[start : start + most])
+        return [sample for sample in outgoing if sample is not None]
+
+    def _fill_in(self, outgoing: list[Sample | None], wanted: Sequence[tuple[int, int, int, Beside]]) -> None:
+        """Put windows that ended before samples, as far as their readings are known, into the places left for them."""
+        rows = np.array([position for _, position, _, _ in wanted])
+        known, windows = self.windows.earlier(rows, np.array([-beside.offset for *_, beside in wanted]))
+        predictions, failures = self._infer(windows)
+        found = self._candidates(windows, predictions, failures)
+        scores = self.selection.scores(predictions)
+        left = [one for one, is_known in zip(wanted, known.tolist(), strict=True) if is_known]
+        answered = [one for number, one in enumerate(left) if number not in failures]
+        for row, (place, _, rule, beside) in enumerate(answered):
+            score = scores[rule]
+            outgoing[place] = self._beside(found, row, rule, None if score is None else score[row], beside)
+
+    def _beside(self, found: Candidates, row: int, rule: int, score: float | None, beside: Beside) -> Sample:
+        explanation = self.selection.context_explanation(rule, score, self.revision, beside)
+        return found.sample(row, self.selection.document.rules[rule], explanation)
 
     def _infer(self, windows: Windows) -> tuple[Predictions, dict[int, ModelError]]:
         """Return the model's answers, and by row what it said of windows that it gave none for."""
@@ -174,35 +280,6 @@ class Computation:
             except ModelError as error:
                 failures[row] = error
         return _join(answers), failures
-
-    def _sample(
-        self,
-        windows: Windows,
-        row: int,
-        *,
-        name: StreamName,
-        identifier: str,
-        answer: dict[str, Any],
-        verdicts: Verdicts,
-    ) -> Sample:
-        rule = self.selection.document.rules[int(verdicts.rule[row])]
-        stream = encode_stream(name.key)
-        event = sample_event(
-            identifier=identifier,
-            processor=self._processor,
-            source=name.source,
-            stream=name.key,
-            fields=self._fields[name.source],
-            times=windows.times[row],
-            values=windows.values[row],
-            answer=answer,
-            selection=self.selection.explanation(verdicts, row, self.revision),
-            model={"name": self.model.name, "sha256": self.model.sha256},
-        )
-        label = answer["label"] or ""
-        return Sample(
-            identifier, rule.name, label, stream, self.model.name, int(windows.ends[row]), rule.priority, event
-        )
 
 
 def _without_past(part: Outcome) -> Outcome:
@@ -227,6 +304,7 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
             [None if of_rule[0] is None else np.concatenate(of_rule) for of_rule in scores],
         ),
         [sample for part in parts for sample in part.samples],
+        [sample for part in parts for sample in part.outgoing],
         [letter for part in parts for letter in part.dead_letters],
         {slot: name for part in parts for slot, name in part.names.items()},
     )

@@ -34,9 +34,6 @@ from processor.units import PositiveDuration
 MAX_BYTES: Final = 65_536
 """Longest filter document, in bytes."""
 
-NOT_YET: Final = ("dedup", "context")
-"""Keys of a rule that this version reads but does not evaluate: a filter that sets one is rejected."""
-
 Measure = Literal["confidence", "margin", "entropy", "probability", "score", "value"]
 
 MEASURES: Final[Mapping[OutputKind, tuple[Measure, ...]]] = {
@@ -230,7 +227,6 @@ def validate_filter(data: object) -> FilterDocument:
         document = FilterDocument.model_validate(data)
     except ValidationError as error:
         problems += problems_of(error)
-    problems += _not_available(data)
     if document is None or problems:
         raise FilterRejected(sorted(problems, key=_rule_index), _what_is_sound(data, problems))
     return document
@@ -273,18 +269,6 @@ def _without_nulls(data: object) -> object:
     if not isinstance(data, dict):
         return data
     return {key: _without_nulls(value) for key, value in data.items() if value is not None or key not in _OPTIONAL}
-
-
-def _not_available(data: object) -> Iterator[Problem]:
-    for index, rule in _written_rules(data):
-        for key in NOT_YET:
-            default = Rule.model_fields[key].default
-            value = rule.get(key)
-            if isinstance(default, Section) and isinstance(value, dict):
-                default = default.model_dump(by_alias=True)
-                value = default | value
-            if value is not None and value != default:
-                yield Problem(f"rules[{index}].{key}", "not available in this version")
 
 
 def _rule_index(problem: Problem) -> int:

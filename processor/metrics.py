@@ -40,6 +40,7 @@ METRICS: Final = (
     ),
     Declaration("windows", "counter", "Windows judged"),
     Declaration("accepted", "counter", "Windows accepted", ("rule",)),
+    Declaration("context", "counter", "Windows sent beside a sample, as its context"),
     Declaration("accepted_labels", "counter", "Windows accepted, by predicted label", ("label",)),
     Declaration("rejected", "counter", "Windows rejected, by the furthest condition any rule came to", ("reason",)),
     Declaration("batches", "counter", "Batches processed"),

@@ -333,7 +333,7 @@ class Outbox:
         with explained(self._path.parent):
             self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
             self._db.execute("PRAGMA synchronous = NORMAL")
-            configure(self._db)
+            configure(self._db, self._path.parent)
 
     def close(self) -> None:
         """Disconnect."""

@@ -267,13 +267,13 @@ class Pipeline:
         started = self._clock.monotonic()
         fresh = self._receipts.fresh(messages)
         outcome = self._computation.run(fresh)
-        changes = Changes(samples=outcome.samples, dead_letters=outcome.dead_letters, remembered=outcome.remembered)
+        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters, remembered=outcome.remembered)
         self._journal.record(changes, outcome.taken.readings.slots, outcome.past)
 
         def follow_up() -> None:
             self._reporting.count(outcome, len(messages) - len(fresh), self._clock.monotonic() - started)
             self._reporting.report(outcome)
-            if outcome.samples:
+            if outcome.outgoing:
                 self._notify()
 
         return _Work(messages, pack(fresh), changes, follow_up)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from processor.clock import SystemClock
-from processor.errors import BrokerError
+from processor.errors import BrokerError, ConfigurationError, Problem
 from processor.intake import counting_copy, filters, identifier, is_copy, source_of
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
@@ -70,31 +70,44 @@ class Recorder:
             settings: the processor's.
             path: the recording; compressed where its name ends in .gz.
             tell: told in a sentence when the recording begins, and when the connection changes after that.
+
+        Raises:
+            ConfigurationError: there is no broker, or no source has topics.
         """
         self.progress = Recorded()
         self._path = path
         self._tell = tell
         self._clock = SystemClock()
+        broker = settings.needed_broker
         plain: dict[str, int] = {}
         for position, text in filters(settings.sources):
             plain.setdefault(split_share(text).filter, position)
         self._filters = [(position, text) for text, position in plain.items()]
+        if not self._filters:
+            raise ConfigurationError([Problem("sources", "none of them has topics, so nothing comes over MQTT")])
         self._own = f"{settings.topic_prefix}/"
         self._wanted: dict[str, int | None] = {}
         self._retained: set[str] = set()
         self._topics: set[str] = set()
         self._stopped = False
+        self._recording = False
         self._connection = Connection(
             client_id=f"{settings.client_id}-record-{secrets.token_hex(4)}",
             session_expiry=0,
-            receive_maximum=settings.needed_broker.receive_maximum,
-            max_payload=settings.needed_broker.max_payload,
+            receive_maximum=broker.receive_maximum,
+            max_payload=broker.max_payload,
             subscriptions=[
                 Subscription(text, settings.sources[position].qos, identifier(text)) for position, text in self._filters
             ],
             clock=self._clock,
+            on_state=self._note,
             **client_options(settings),
         )
+
+    def _note(self, sentence: str) -> None:
+        """Say that the connection was lost or made again; that may both happen within one look at it."""
+        if self._recording:
+            self._tell(sentence)
 
     @property
     def refused(self) -> Mapping[str, str]:
@@ -156,8 +169,8 @@ class Recorder:
         connection, clock, progress = self._connection, self._clock, self.progress
         started = clock.monotonic()
         flush_at = started + _FLUSH_EVERY
-        state, online = connection.state, True
         messages = early
+        self._recording = True
         while True:
             if messages:
                 writer.write(self._kept(messages))
@@ -167,17 +180,13 @@ class Recorder:
                 writer.flush()
                 flush_at = now + _FLUSH_EVERY
             progress.messages, progress.size, progress.seconds = writer.messages, writer.position, now - started
-            progress.topics = len(self._topics)
+            progress.topics, progress.gaps = len(self._topics), connection.connects - connection.online
             show(progress)
             left = started + seconds - now
             if self._stopped or left <= 0:
+                self._recording = False
                 return
             messages = connection.read(_MOST, min(_LONGEST_READ, left))
-            progress.gaps += online and not connection.online
-            online = connection.online
-            if connection.state != state:
-                state = connection.state
-                self._tell(state)
 
     def _kept(self, messages: Sequence[Message]) -> list[Message]:
         """Return those that a source would read, each once."""

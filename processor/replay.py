@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from processor.assembly import build_computation
+from processor.assembly import build_computation, make_windows
 from processor.computation import Outcome
 from processor.errors import ModelError
 from processor.filter import FilterDocument
@@ -43,7 +44,7 @@ class Side:
         document: the filter.
         by_rule: (R,) accepted windows of each rule.
         by_reason: (10,) windows by `Reason`; the last is `ACCEPTED`.
-        samples: events that would be sent, where they are made.
+        events: those that would be sent, samples and the windows beside them, where they are made.
         bytes: of these.
     """
 
@@ -52,9 +53,11 @@ class Side:
         self.name, self.document = candidate
         self.by_rule: Ints = np.zeros(len(self.document.rules), np.int64)
         self.by_reason: Ints = np.zeros(len(Reason), np.int64)
-        self.samples = 0
+        self.events = 0
         self.bytes = 0
-        self.computation, _ = build_computation(settings, model, self.document, samples=samples)
+        self.computation, _ = build_computation(
+            settings, model, self.document, windows=make_windows(settings), samples=samples
+        )
 
     @property
     def accepted(self) -> int:
@@ -75,8 +78,8 @@ class Side:
         verdicts = outcome.judgement.verdicts
         self.by_rule += np.bincount(verdicts.rule + 1, minlength=len(self.by_rule) + 1)[1:]
         self.by_reason += np.bincount(verdicts.reason, minlength=len(Reason))
-        self.samples += len(outcome.samples)
-        self.bytes += sum(len(sample.event) for sample in outcome.samples)
+        self.events += len(outcome.outgoing)
+        self.bytes += sum(len(sample.event) for sample in outcome.outgoing)
         return outcome
 
 
@@ -110,10 +113,11 @@ class Replay:
         self.dead_letters: Counter[str] = Counter()
         self.first = self.last = 0
         self.overlap: Ints = np.zeros((len(candidates), len(candidates)), np.int64)
-        self._model = _AskedOnce(model)
+        self._shared = _AskedOnce(model) if len(candidates) > 1 else None
         self._longest = (settings.broker or Broker()).max_payload
         self._times = Thinned(_TIMES_KEPT)
-        self.sides = [Side(candidate, settings, self._model, samples=samples) for candidate in candidates]
+        asked = self._shared or model
+        self.sides = [Side(candidate, settings, asked, samples=samples) for candidate in candidates]
 
     @property
     def seconds(self) -> float:
@@ -125,11 +129,9 @@ class Replay:
         if not messages:
             return []
         messages = self._within_bounds(messages)
-        self._model.forget()
-        outcomes = []
-        for side in self.sides:
-            self._model.start_over()
-            outcomes.append(side.run(messages))
+        if self._shared is not None:
+            self._shared.forget()
+        outcomes = [side.run(messages) for side in self.sides]
         self._count(messages, outcomes)
         return outcomes
 
@@ -199,13 +201,15 @@ class Replay:
 
 
 class _AskedOnce:
-    """A model that several computations ask about the same windows in turn: its first answers are given again."""
+    """A model that several computations ask about the same windows: its first answer is given again.
+
+    What they ask is not all the same: of windows that are sent beside samples, each asks about its own.
+    """
 
     def __init__(self, model: Model) -> None:
         self.name, self.sha256, self.kind, self.labels = model.name, model.sha256, model.kind, model.labels
         self._model = model
-        self._answers: list[Predictions | ModelError] = []
-        self._next = 0
+        self._answers: dict[tuple[tuple[int, ...], bytes], Predictions | ModelError] = {}
 
     @property
     def seconds_per_window(self) -> float:
@@ -216,19 +220,16 @@ class _AskedOnce:
         """New windows come."""
         self._answers.clear()
 
-    def start_over(self) -> None:
-        """The same windows come again, from the first."""
-        self._next = 0
-
     def infer(self, values: Floats) -> Predictions:
         """Judge W windows; see `protocols.Model`."""
-        if self._next == len(self._answers):
+        key = (values.shape, blake2b(np.ascontiguousarray(values).data).digest())
+        answer = self._answers.get(key)
+        if answer is None:
             try:
-                self._answers.append(self._model.infer(values))
+                answer = self._model.infer(values)
             except ModelError as error:
-                self._answers.append(error)
-        answer = self._answers[self._next]
-        self._next += 1
+                answer = error
+            self._answers[key] = answer
         if isinstance(answer, ModelError):
             raise answer
         return answer

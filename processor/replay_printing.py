@@ -80,7 +80,7 @@ def _daily(replay: Replay, side: Side) -> str:
     if not np.isfinite(daily) or not side.accepted:
         return ""
     text = f", about {rounded(daily)} a day"
-    return f"{text} with {size(round(side.bytes / side.samples * daily))}" if side.samples else text
+    return f"{text} with {size(round(side.bytes / side.accepted * daily))}" if side.events else text
 
 
 def rounded(count: float) -> str:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gc
 import gzip
+import importlib.util
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, NamedTuple, cast
 
 from processor.assembly import filter_problems
 from processor.computation import Outcome
-from processor.errors import ConfigurationError, FilterRejected, Problem, RecordingError
+from processor.errors import ConfigurationError, FilterRejected, MladeError, Problem, RecordingError
 from processor.filter import all_problems, parse_filter
 from processor.model.onnx_model import OnnxModel
 from processor.recording import Reader
 from processor.replay import Candidate, Replay
+from processor.report.collection import Collection
 from processor.settings import Settings, load_filter
 
 _OBJECTS: Final = 100_000
@@ -67,6 +70,66 @@ def _of_file(path: Path, problems: Sequence[Problem]) -> list[Problem]:
     return [Problem(f"{path}: {problem.path}" if problem.path else str(path), problem.message) for problem in problems]
 
 
+class Done(NamedTuple):
+    """A replay that has come to the recording's end.
+
+    Attributes:
+        replay: what it found.
+        seconds: how long it took.
+        cut_off: what is missing at the recording's end, as a sentence; else empty.
+    """
+
+    replay: Replay
+    seconds: float
+    cut_off: str
+
+
+def replay_recording(
+    settings: Settings,
+    model: OnnxModel,
+    candidates: Sequence[Candidate],
+    recording: Path,
+    *,
+    progress: Progress,
+    out: Path | None = None,
+    report: Path | None = None,
+) -> Done:
+    """Replay a recording with one filter or several.
+
+    Args:
+        settings: the configuration.
+        model: the configured one.
+        candidates: the filters, which fit the model and the sources.
+        recording: the file.
+        progress: told after each piece of it.
+        out: where the first filter's samples go, an event a line; None: nowhere.
+        report: where to draw it all; None: nowhere.
+
+    Raises:
+        RecordingError: the recording is damaged, or a file cannot be written.
+        MladeError: what draws a report is not installed.
+    """
+    started = time.perf_counter()
+    reader = Reader(recording)
+    replay = Replay(settings, model, candidates, samples=out is not None or report is not None)
+    collection = None if report is None else _collection(report, replay, model, settings)
+    with nullcontext() if out is None else _events(out) as write:
+
+        def take(outcomes: Sequence[Outcome]) -> None:
+            if write is not None:
+                write(outcomes[0])
+            if collection is not None:
+                collection.add(outcomes)
+
+        play(reader, replay, progress, take)
+    seconds = time.perf_counter() - started
+    if report is not None and collection is not None:
+        from processor.report import page  # noqa: PLC0415 - plotly is an extra, and takes a while to load
+
+        page.write(report, replay, collection, page.Titles(recording.name, model.name))
+    return Done(replay, seconds, reader.cut_off)
+
+
 def play(reader: Reader, replay: Replay, progress: Progress, take: Callable[[Sequence[Outcome]], None]) -> None:
     """Carry a whole recording through a replay.
 
@@ -87,6 +150,15 @@ def play(reader: Reader, replay: Replay, progress: Progress, take: Callable[[Seq
             progress(reader, replay)
 
 
+def _collection(report: Path, replay: Replay, model: OnnxModel, settings: Settings) -> Collection:
+    """Return what collects for a report; raises before a long replay rather than after it."""
+    if not report.parent.is_dir():
+        raise RecordingError(f"{report} cannot be written: there is no directory {report.parent}.")
+    if importlib.util.find_spec("plotly") is None:
+        raise MladeError("A report is drawn by plotly, which is not installed: pip install 'mlade[report]'.")
+    return Collection(replay, model.kind, model.labels, {source.name: source.fields for source in settings.sources})
+
+
 @contextmanager
 def _few_collections() -> Iterator[None]:
     """Have Python look for cycles of garbage less often: a tenth of the time."""
@@ -98,36 +170,12 @@ def _few_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-class Events:
-    """The samples' events, one a line, compressed where the file's name ends in `.gz`."""
-
-    def __init__(self, path: Path) -> None:
-        """Make the file, in place of an older one.
-
-        Raises:
-            RecordingError: it cannot be made.
-        """
-        self._path = path
-        try:
-            opened = gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")  # noqa: SIM115 - see `close`
-        except OSError as error:
-            raise RecordingError(f"{path} cannot be written: {error.strerror}.") from error
-        self._file = cast("BinaryIO", opened)
-
-    def write(self, outcome: Outcome) -> None:
-        """Append what a piece of the recording gave.
-
-        Raises:
-            RecordingError: the disk is full, or the like.
-        """
-        try:
-            self._file.writelines(sample.event + b"\n" for sample in outcome.samples)
-        except OSError as error:
-            raise RecordingError(f"{self._path} cannot be written any further: {error.strerror}.") from error
-
-    def close(self) -> None:
-        """Finish the file; raises RecordingError as `write` does."""
-        try:
-            self._file.close()
-        except OSError as error:
-            raise RecordingError(f"{self._path} cannot be written any further: {error.strerror}.") from error
+@contextmanager
+def _events(path: Path) -> Iterator[Callable[[Outcome], None]]:
+    """Yield what writes samples' events into a file, in place of an older one; .gz in its name compresses it."""
+    try:
+        with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as opened:
+            file = cast("BinaryIO", opened)
+            yield lambda outcome: file.writelines(sample.event + b"\n" for sample in outcome.outgoing)
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be written: {error.strerror}.") from error

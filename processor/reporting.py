@@ -41,6 +41,7 @@ _COUNTERS: Final = (
     "readings",
     "windows",
     "accepted",
+    "context",
     "dead_letters",
     "ignored_messages",
     "repeated_messages",
@@ -163,6 +164,7 @@ class Reporting:
         for sample in outcome.samples:
             metrics.add("accepted", 1, sample.rule)
             metrics.add("accepted_labels", 1, sample.label)
+        metrics.add("context", len(outcome.outgoing) - len(outcome.samples))
         for rule, scores in zip(self._computation.selection.document.rules, outcome.judgement.scores, strict=True):
             if scores is not None and len(scores):
                 metrics.observe(rule.name, scores)

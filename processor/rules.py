@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from processor import measures, topics
+from processor.conditions.dedup import NearDuplicates
 from processor.conditions.keep import AdaptiveBand
 from processor.conditions.limit import SlidingLimit
-from processor.filter import Cooldown, Keep, Limit, Rule
+from processor.filter import Cooldown, Dedup, Keep, Limit, Rule
 from processor.memories import Memories
 from processor.schedule import Schedule
 from processor.types import Flags, Floats, Ints, Predictions, Reason, StreamName, Windows
@@ -26,8 +27,8 @@ from processor.types import Flags, Floats, Ints, Predictions, Reason, StreamName
 ACCEPTED: Final = int(Reason.ACCEPTED)
 SCHEDULE: Final = int(Reason.SCHEDULE)
 SAMPLED_OUT: Final = int(Reason.SAMPLED_OUT)
-_WHERE, _BAND, _KEEP, _COOLDOWN, _LIMIT = map(
-    int, (Reason.WHERE, Reason.BAND, Reason.KEEP, Reason.COOLDOWN, Reason.LIMIT)
+_WHERE, _BAND, _KEEP, _DEDUP, _COOLDOWN, _LIMIT = map(
+    int, (Reason.WHERE, Reason.BAND, Reason.KEEP, Reason.DEDUP, Reason.COOLDOWN, Reason.LIMIT)
 )
 _STREAMS: Final = 100_000
 """Streams whose match with `where.streams` is remembered; with more, all are forgotten and found again."""
@@ -102,9 +103,10 @@ class ReadyRule:
             if all(field in names for field in rule.where.fields)
         }
         self._keep = None if rule.keep is None else _adaptive_band(rule, rule.keep, memories)
+        self._dedup = None if rule.dedup is None else _near_duplicates(rule, rule.dedup, fields, memories)
         self._cooldown = rule.cooldown and _Counted.of(rule.cooldown, 1, rule.cooldown.duration, rule.name, memories)
         self._limit = rule.limit and _Counted.of(rule.limit, rule.limit.max, rule.limit.per, rule.name, memories)
-        self.is_plain = self._cooldown is None and self._limit is None
+        self.is_plain = self._dedup is None and self._cooldown is None and self._limit is None
 
     def score(self, predictions: Predictions) -> Floats | None:
         """Return the rule's measure for every window; None when it has none."""
@@ -151,12 +153,19 @@ class ReadyRule:
     def _is_sampled(self, batch: Batch, row: int) -> bool:
         return self.rule.sample >= 1.0 or batch.uniform(row, self.rule.name) < self.rule.sample
 
+    def start(self, batch: Batch, inside: Flags) -> None:
+        """Prepare for `decide`, which is then called for all windows that passed all before, in order."""
+        if self._dedup is not None:
+            self._dedup.start(batch.windows.values[inside])
+
     def decide(self, batch: Batch, row: int) -> tuple[int, bool]:
-        """Apply the sampling and what comes after it to one window that passed all before.
+        """Apply dedup, the sampling and what comes after it to the next window that passed all before.
 
         Returns:
             How far it came; and whether every condition but the sampling accepts it.
         """
+        if self._dedup is not None and self._dedup.is_near():
+            return _DEDUP, False
         counted = [(one, reason) for one, reason in ((self._cooldown, _COOLDOWN), (self._limit, _LIMIT)) if one]
         if not self._is_sampled(batch, row):
             return SAMPLED_OUT, all(one.would_accept(batch, row) for one, _ in counted)
@@ -167,6 +176,8 @@ class ReadyRule:
 
     def spend(self, batch: Batch, row: int) -> None:
         """Take note that the window about which `decide` was asked last is kept, as this rule's sample."""
+        if self._dedup is not None:
+            self._dedup.keep()
         for one in (self._cooldown, self._limit):
             if one:
                 one.spend(batch, row)
@@ -226,6 +237,13 @@ class ReadyRule:
 def _adaptive_band(rule: Rule, keep: Keep, memories: Memories) -> AdaptiveBand:
     says = json.dumps([keep.share, keep.of, keep.over, rule.measure, rule.label])
     return memories.take(rule.name, "keep", says, lambda: AdaptiveBand(keep.share, keep.of, keep.over))
+
+
+def _near_duplicates(
+    rule: Rule, dedup: Dedup, fields: Sequence[tuple[str, Sequence[str]]], memories: Memories
+) -> NearDuplicates:
+    says = json.dumps([dedup.distance, dedup.memory, [list(names) for _, names in fields]])
+    return memories.take(rule.name, "dedup", says, lambda: NearDuplicates(dedup.distance, dedup.memory))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from processor.context import Beside, Context
 from processor.filter import FilterDocument
 from processor.memories import Memories
 from processor.rules import ACCEPTED, SAMPLED_OUT, SCHEDULE, Batch, ReadyRule, Stages
@@ -42,6 +43,7 @@ class Selection:
         document: the filter.
         schedule: the filter's, made ready.
         memories: what its conditions remember.
+        context: the windows beside samples; None where no rule wants any.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Selection:
         self.schedule = Schedule(document.schedule)
         self.memories = Memories() if memories is None else memories
         self._rules = [ReadyRule(rule, labels, fields, self.memories) for rule in document.rules]
+        has_context = any(rule.context.before or rule.context.after for rule in document.rules)
+        self.context = self.memories.take("", "context", "", Context) if has_context else None
         self.memories.settle()
 
     def judge(
@@ -89,7 +93,7 @@ class Selection:
         score = np.full(count, np.nan)
         probability = np.zeros(count)
         verdicts = Verdicts(rule, reason, score, probability)
-        scores = [one.score(predictions) for one in self._rules]
+        scores = self.scores(predictions)
         if paused or not self.document.enabled:
             reason[:] = Reason.DISABLED
             return Judgement(verdicts, scores)
@@ -114,6 +118,10 @@ class Selection:
         np.copyto(probability, chance, where=rule >= 0)
         return Judgement(verdicts, scores)
 
+    def scores(self, predictions: Predictions) -> list[Floats | None]:
+        """Return, by rule, (W,) its measure; None for a rule without a measure."""
+        return [one.score(predictions) for one in self._rules]
+
     def _decide(self, batch: Batch, stages: Sequence[Stages], taken: Sequence[Flags]) -> None:
         """Apply the conditions that depend on what was kept, window by window, to those that got so far.
 
@@ -125,6 +133,8 @@ class Selection:
         remembering = [index for index, one in enumerate(self._rules) if not one.is_plain]
         if not remembering:
             return
+        for index in remembering:
+            self._rules[index].start(batch, taken[index])
         none = len(self._rules)
         first = np.full(len(batch.windows), none)  # the first plain rule that accepts
         for index, one in reversed(list(enumerate(self._rules))):
@@ -147,14 +157,22 @@ class Selection:
 
     def explanation(self, verdicts: Verdicts, row: int, revision: int) -> dict[str, Any]:
         """Return an accepted window's `selection`, as it stands in its event."""
-        rule = self.document.rules[int(verdicts.rule[row])]
-        score = float(verdicts.score[row])
+        rule, score, probability = verdicts.rule[row], verdicts.score[row], verdicts.probability[row]
+        return self._explain(int(rule), float(score), revision) | {"probability": float(probability)}
+
+    def context_explanation(self, rule: int, score: float | None, revision: int, beside: Beside) -> dict[str, Any]:
+        """Return the `selection` of a window that is sent beside a sample of a rule; `score` is the window's own."""
+        context = {"of": beside.of, "offset": beside.offset}
+        return self._explain(rule, np.nan if score is None else float(score), revision) | {"context": context}
+
+    def _explain(self, index: int, score: float, revision: int) -> dict[str, Any]:
+        rule = self.document.rules[index]
         explanation: dict[str, Any] = {
             "rule": rule.name,
             "measure": rule.measure,
             "score": None if np.isnan(score) else score,
             "band": None if rule.band is None else [rule.band.min, rule.band.max],
-            "probability": float(verdicts.probability[row]),
+            "probability": None,
             "filter_revision": revision,
             "tags": dict(rule.tags),
         }

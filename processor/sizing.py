@@ -75,8 +75,7 @@ class WindowSize:
             raise ModelMisfit([Problem("model.output.kind", f"{message}; set model.output.kind")])
 
         def install() -> None:
-            self._computation.windows.begin_anew(size)
-            self._computation.model = then
+            self._computation.resize(size, then)
             self._journal.begin_anew()
             log.info("Windows have %d readings now, and fill anew.", size)
 

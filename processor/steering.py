@@ -227,7 +227,7 @@ class Steering:
         selection = self._make_selection(offer.active) if offer.changed else None
         meta = {} if offer.memory is None else {"filter": offer.memory}
         if selection is not None:
-            meta["memories"] = selection.memories.meta()
+            meta |= self._computation.memory(selection)
 
         def install() -> None:
             offer.install()

@@ -148,8 +148,8 @@ def suggest(
     wanted = target.number - found.others
     if wanted <= 0:
         raise Unreachable(
-            f"The other rules keep {found.others:.4g} already, and {target} are wanted; tighten them first, or choose "
-            "another rule with --rule."
+            f"The other rules keep {_told(found.others, target)} already, and {target} are wanted; tighten them "
+            "first, or choose another rule with --rule."
         )
     there = len(found.scores) * found.stride * chosen.sample
     remarks = []

@@ -1,61 +1,37 @@
 """Sliding windows of every stream at once.
 
-One ring a stream, all rings in one slab. A batch of readings, whatever its streams and however many of each, is
+A batch of readings, whatever its streams and however many of each, is
 appended and its complete windows are gathered with a fixed number of array operations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from processor.types import Floats, Ints, Readings, StreamName, Times, Windows
+from processor.rings import Rings, grown
+from processor.shapes import LookBack, Past, Shape
+from processor.types import Flags, Ints, Readings, StreamName, Times, Windows
+
+__all__ = ["LookBack", "Past", "Shape", "WindowBuffer"]
 
 _FIRST_SLOTS: Final = 16
 _CANDIDATES: Final = 1024
 _NEVER: Final = np.iinfo(np.int64).max
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the windows look like. A change of it makes windows kept from an earlier run useless.
+class _Batch(NamedTuple):
+    """N readings sorted by stream, and where the W windows in them end."""
 
-    Attributes:
-        size: readings in a window, at least 1.
-        step: readings from one window's end to the next one's, at least 1; may exceed `size`.
-        channels: values in a reading.
-        max_gap: ns between two neighbours above which a window starts anew; None: never.
-    """
-
-    size: int
-    step: int
-    channels: int
-    max_gap: int | None = None
-
-    @property
-    def remembers(self) -> bool:
-        """Whether a stream's past matters to its future at all."""
-        return self.size > 1 or self.step > 1
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """Readings with their place in their streams, as the journal keeps them: enough to restore the windows.
-
-    Attributes:
-        streams: (N,) number of each reading's stream; never used again for another stream.
-        counts: (N,) the reading's place since its stream began or had a gap; the first is 1.
-        times: (N,) ns since the Unix epoch.
-        values: (N, C).
-    """
-
-    streams: Ints
-    counts: Ints
-    times: Times
-    values: Floats
+    readings: Readings
+    numbers: Ints
+    places: Ints
+    starts: Ints
+    group: Ints
+    ends: Ints
 
 
 class WindowBuffer:
@@ -67,6 +43,9 @@ class WindowBuffer:
         generation: grows whenever a slot changes its stream; whoever remembers slots compares it.
         forgotten: streams dropped since the start because there were too many.
         sequence: number of the next reading, counted over all streams.
+        look_back: what is kept for windows' neighbours.
+        places: (W,) of the windows that `append` returned last, the place of the newest reading since its stream began
+            or had a gap; the first is 1. Empty where the past does not matter.
     """
 
     def __init__(self, shape: Shape, max_streams: int) -> None:
@@ -74,6 +53,7 @@ class WindowBuffer:
         self.generation = 0
         self.forgotten = 0
         self.sequence = 0
+        self.look_back = LookBack()
         self._max_streams = max_streams
         self._next_stream = 1
         self._begin(shape)
@@ -86,18 +66,16 @@ class WindowBuffer:
     def _begin(self, shape: Shape) -> None:
         self.shape = shape
         self.names: list[StreamName | None] = []
-        self._keep = shape.size - 1
+        self.places: Ints = np.empty(0, np.int64)
+        self._rings = Rings(shape.size - 1 + self.look_back.history, shape.channels)
         self._slots: dict[StreamName, int] = {}
         self._free: list[int] = []
         self._retired: list[int] = []  # forgotten in this batch, whose readings and windows still name the slot
-        self._times: Times = np.empty((0, self._keep), np.int64)
-        self._values: Floats = np.empty((0, self._keep, shape.channels))
-        self._numbers: Ints = np.empty((0, self._keep), np.int64)  # sequence of each reading in the ring
-        self._head: Ints = np.empty(0, np.int64)
         self._count: Ints = np.empty(0, np.int64)
         self._last: Times = np.empty(0, np.int64)
         self._heard: Ints = np.empty(0, np.int64)  # sequence of the stream's newest reading
         self._stream: Ints = np.empty(0, np.int64)  # number of the slot's stream, 0 when free
+        self._batch: _Batch | None = None  # appended, and not in the rings yet, so that the readings before it are
         self._noted = 0  # readings underway whose streams count as heard already
         self._oldest: list[tuple[int, int]] = []  # (slot, when heard) of those to forget next; the next one is last
 
@@ -124,7 +102,7 @@ class WindowBuffer:
         else:
             slot = len(self.names)
             self.names.append(None)
-            if slot == len(self._head):
+            if slot == len(self._count):
                 self._grow()
         self._occupy(slot, name, self._next_stream)
         return slot
@@ -132,7 +110,8 @@ class WindowBuffer:
     def _occupy(self, slot: int, name: StreamName, stream: int) -> None:
         self._slots[name] = slot
         self.names[slot] = name
-        self._head[slot] = self._count[slot] = self._last[slot] = 0
+        self._rings.clear(slot)
+        self._count[slot] = self._last[slot] = 0
         self._heard[slot] = self.sequence
         self._stream[slot] = stream
         self._next_stream = max(self._next_stream, stream + 1)
@@ -167,12 +146,23 @@ class WindowBuffer:
         self.forgotten += 1
 
     def _grow(self) -> None:
-        slots = max(_FIRST_SLOTS, 2 * len(self._head))
-        for field in ("_times", "_values", "_numbers", "_head", "_count", "_last", "_heard", "_stream"):
-            old = getattr(self, field)
-            new = np.zeros((slots, *old.shape[1:]), old.dtype)
-            new[: len(old)] = old
-            setattr(self, field, new)
+        slots = max(_FIRST_SLOTS, 2 * len(self._count))
+        self._rings.grow(slots)
+        for field in ("_count", "_last", "_heard", "_stream"):
+            setattr(self, field, grown(getattr(self, field), slots))
+
+    def looking_back(self, history: int, *, follow: bool) -> LookBack:
+        """Return what it would be to keep `history` readings of each stream, and to count places, from now on."""
+        now = self.look_back
+        more = history > now.history or (follow and not now.follows)
+        return LookBack(history, follow, self.sequence if more else now.since)
+
+    def keep(self, look_back: LookBack) -> None:
+        """Keep what `looking_back` returned, here or in an earlier run."""
+        self._settle()
+        self.look_back = look_back
+        self.sequence = max(self.sequence, look_back.since)  # of an earlier run, what was not journaled is not counted
+        self._rings.resize(self.shape.size - 1 + look_back.history)
 
     def append(self, readings: Readings) -> tuple[Windows, Ints, Past | None]:
         """Append a batch of N readings and return the windows that they complete.
@@ -181,14 +171,16 @@ class WindowBuffer:
             The W windows in order of their newest reading's arrival; (W,) that reading's position in the batch; and the
             readings with their place in their streams, for the journal, or None where the past does not matter.
         """
+        self._settle()
         count = len(readings.slots)
         self._noted = 0
-        if not self.shape.remembers:
+        if not (self.shape.remembers or self.look_back.follows):
             self._heard[readings.slots] = self.sequence + np.arange(count)
             self.sequence += count
             windows = Windows(readings.slots, readings.times[:, None], readings.values[:, None])
             return windows, np.arange(count), None
         if not count:
+            self.places = np.empty(0, np.int64)
             return self._none(), np.empty(0, np.int64), None
         order, starts, group = _by_stream(readings.slots)
         slots, times, values = readings.slots[order], readings.times[order], readings.values[order]
@@ -198,26 +190,59 @@ class WindowBuffer:
         size, step = self.shape.size, self.shape.step
         ends = np.flatnonzero((places >= size) & ((places - size) % step == 0))
         ends = ends[np.argsort(order[ends])]
-        windows = self._gather(slots, times, values, first, ends) if len(ends) else self._none()
+        batch = _Batch(Readings(slots, times, values), self.sequence + order, places, starts, group, ends)
+        windows = self._gather(batch, group[ends], ends) if len(ends) else self._none()
+        self.places = places[ends]
 
         past = Past(np.empty(count, np.int64), np.empty(count, np.int64), readings.times, readings.values)
         past.streams[:] = self._stream[readings.slots]
         past.counts[order] = places
-        self._put(Readings(slots, times, values), places, self.sequence + order, starts, group)
+        self._batch = batch
+        if not self.look_back.history:
+            self._settle()
         self.sequence += count
         return windows, order[ends], past
+
+    def earlier(self, rows: Ints, steps: Ints) -> tuple[Flags, Windows]:
+        """Find neighbours of windows that the last `append` returned.
+
+        Args:
+            rows: (M,) the windows; the batch was not released yet.
+            steps: (M,) how many steps before it each neighbour ends, at least 1.
+
+        Returns:
+            (M,) whether there is such a window, in the same run of readings without a gap, and its readings are still
+            known; and those that are, in the same order.
+        """
+        batch = self._batch
+        if batch is None:
+            return np.zeros(len(rows), np.bool_), self._none()
+        size = self.shape.size
+        newest = batch.ends[rows] - steps * self.shape.step
+        group = batch.group[batch.ends[rows]]
+        owner = batch.readings.slots[batch.starts[group]]
+        back = newest - size + 1 - batch.starts[group]  # of the oldest reading; negative: that far back in the ring
+        known = batch.places[batch.ends[rows]] - steps * self.shape.step >= size
+        known &= -back <= self._rings.held[owner]
+        before = known & (back < 0)
+        known[before] = self._rings.numbers(owner[before], back[before]) >= self.look_back.since
+        return known, self._gather(batch, group[known], newest[known]) if known.any() else self._none()
+
+    def _settle(self) -> None:
+        """Take the last batch into the rings."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._put(batch.readings, batch.places, batch.numbers, batch.starts, batch.group)
 
     def _put(self, readings: Readings, places: Ints, numbers: Ints, starts: Ints, group: Ints) -> None:
         """Take readings, sorted by stream, into the rings, with their places in their streams and their numbers."""
         index = np.arange(len(places))
         lasts = np.append(starts[1:], len(places)) - 1
-        self._store(readings, numbers, index - starts[group], lasts[group] - index)
+        self._rings.put(readings, numbers, index - starts[group], lasts[group] - index)
         tail = readings.slots[lasts]
         self._count[tail] = places[lasts]
         self._last[tail] = readings.times[lasts]
         self._heard[tail] = numbers[lasts]
-        if self._keep:
-            self._head[tail] = (self._head[tail] + lasts - starts + 1) % self._keep
 
     def _none(self) -> Windows:
         size = self.shape.size
@@ -239,35 +264,29 @@ class WindowBuffer:
         anchor = np.maximum.accumulate(np.where(gap, index, -1))
         return np.where(anchor >= first, index - anchor + 1, places)
 
-    def _gather(self, slots: Ints, times: Times, values: Floats, first: Ints, ends: Ints) -> Windows:
-        size = self.shape.size
-        position = ends[:, None] + np.arange(1 - size, 1)
-        back = position - first[ends][:, None]  # negative: that far back in the ring
-        owner = slots[ends]
+    def _gather(self, batch: _Batch, group: Ints, newest: Ints) -> Windows:
+        """Return the W windows of streams, by their position in the batch, that end at these positions in it."""
+        first = batch.starts[group]
+        position = newest[:, None] + np.arange(1 - self.shape.size, 1)
+        back = position - first[:, None]  # negative: that far back in the ring
+        owner = batch.readings.slots[first]
+        times, values = batch.readings.times, batch.readings.values
         if (back[:, 0] >= 0).all():
             return Windows(owner, times[position], values[position])
-        in_batch = np.maximum(position, first[ends][:, None])
+        in_batch = np.maximum(position, first[:, None])
         window_times, window_values = times[in_batch], values[in_batch]
         row, column = np.nonzero(back < 0)
-        holder = owner[row]
-        cell = (self._head[holder] + back[row, column]) % self._keep
-        window_times[row, column] = self._times[holder, cell]
-        window_values[row, column] = self._values[holder, cell]
+        window_times[row, column], window_values[row, column] = self._rings.look(owner[row], back[row, column])
         return Windows(owner, window_times, window_values)
 
-    def _store(self, readings: Readings, numbers: Ints, rank: Ints, to_come: Ints) -> None:
-        """Write the readings that windows to come need into the rings; `to_come` of their stream follow each."""
-        if not self._keep:
-            return
-        needed = to_come < self._keep
-        slots = readings.slots[needed]
-        cell = (self._head[slots] + rank[needed]) % self._keep
-        self._times[slots, cell] = readings.times[needed]
-        self._values[slots, cell] = readings.values[needed]
-        self._numbers[slots, cell] = numbers[needed]
+    @property
+    def gone(self) -> list[StreamName]:
+        """The streams that were forgotten in the batch underway and have not come back."""
+        return [name for slot in self._retired if (name := self.names[slot]) is not None and name not in self._slots]
 
     def release(self) -> None:
         """The batch is done: slots of streams that were forgotten in it may be used again."""
+        self._settle()
         for slot in self._retired:
             self.names[slot] = None
             self._free.append(slot)
@@ -278,8 +297,14 @@ class WindowBuffer:
     @property
     def live_readings(self) -> int:
         """Readings that windows to come may still need."""
-        used = self._stream != 0
-        return int(np.minimum(self._count[used], max(self._keep, 1)).sum())
+        return int(self._needed().sum())
+
+    def _needed(self) -> Ints:
+        """Return how many of its newest readings each slot still needs; of a stream at least one, for its place."""
+        used = len(self.names)
+        needed = np.minimum(self._count[:used], np.maximum(self._rings.held[:used], 1))
+        needed[self._stream[:used] == 0] = 0
+        return needed
 
     def streams(self) -> Iterator[tuple[int, StreamName]]:
         """Yield the number and name of every stream."""
@@ -302,25 +327,21 @@ class WindowBuffer:
             after: (slots,) number from which on the stream's readings are not kept elsewhere yet.
         """
         used = len(self.names)
-        count = np.minimum(self._count[:used], max(self._keep, 1))
-        if self._keep:
-            oldest = self._numbers[np.arange(used), (self._head[:used] - count) % self._keep]
-        else:
-            oldest = self._heard[:used]
-        mask = (self._stream[:used] != 0) & (count > 0) & (oldest < before)
-        return np.flatnonzero(mask & (self._heard[:used] >= after[:used]))
+        count, slots = self._needed(), np.arange(used)
+        in_ring = self._rings.held[:used] > 0
+        oldest = np.where(in_ring, self._rings.numbers(slots, -count), self._heard[:used])
+        return np.flatnonzero((count > 0) & (oldest < before) & (self._heard[:used] >= after[:used]))
 
     def past_of(self, slot: int) -> Past:
-        """Return what windows to come need of one stream, oldest first: its newest `size - 1` readings, at least 1."""
-        if not self._keep:
+        """Return what windows to come need of one stream, oldest first: its newest readings, at least 1."""
+        count = int(min(self._count[slot], self._rings.held[slot]))
+        if not count:  # its place and time are needed, its values are not
             place = self._count[slot : slot + 1]
             values = np.zeros((1, self.shape.channels))
             return Past(self._stream[slot : slot + 1].copy(), place.copy(), self._last[slot : slot + 1].copy(), values)
-        count = int(min(self._count[slot], self._keep))
-        cells = (self._head[slot] + np.arange(-count, 0)) % self._keep
-        places = self._count[slot] + np.arange(1 - count, 1)
-        stream = np.full(count, self._stream[slot])
-        return Past(stream, places, self._times[slot, cells], self._values[slot, cells])
+        back = np.arange(-count, 0)
+        times, values = self._rings.look(np.full(count, slot), back)
+        return Past(np.full(count, self._stream[slot]), self._count[slot] + back + 1, times, values)
 
     def restore(self, name: StreamName, stream: int) -> int:
         """Open a slot for a stream of an earlier run, however many there are, and return it."""

@@ -4,6 +4,7 @@
 #   scripts/setup.sh runtime       .venv with mlade and what it runs on, as pinned in constraints.txt
 #   scripts/setup.sh dev           the same with what tests, linters and benchmarks need
 #   scripts/setup.sh mosquitto     the broker's binary, for the tests
+#   scripts/setup.sh browser       Chromium, for the tests of pages
 #   scripts/setup.sh constraints   writes constraints.txt anew: the newest versions that pyproject.toml allows
 #
 # PYTHON=/path/to/python chooses the interpreter.
@@ -67,6 +68,12 @@ case ${1:-} in
     runtime) install_into_venv . ;;
     dev) install_into_venv '.[dev]' ;;
     mosquitto) install_missing mosquitto=mosquitto ;;
+    browser)
+        for name in chromium-browser google-chrome google-chrome-stable chrome; do
+            command -v "$name" >/dev/null && exit
+        done
+        install_missing chromium=chromium
+        ;;
     constraints) constraints ;;
-    *) echo "usage: $0 runtime | dev | mosquitto | constraints" >&2 && exit 2 ;;
+    *) echo "usage: $0 runtime | dev | mosquitto | browser | constraints" >&2 && exit 2 ;;
 esac

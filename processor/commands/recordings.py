@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -65,7 +64,7 @@ def record(
     if done.too_large:
         typer.echo(f"NOTE: {done.too_large} messages over broker.max_payload are not in it.", err=True)
     if done.gaps:
-        typer.echo(f"NOTE: the connection was lost {done.gaps} times; what came meanwhile is not in it.", err=True)
+        typer.echo(f"NOTE: connections lost: {done.gaps}. What came meanwhile is not in it.", err=True)
     if not done.messages:
         typer.echo("Nothing came. Do sources[].topics name what the sensors publish on?", err=True)
     kept = f", {done.retained:,} of them retained from before" if done.retained else ""
@@ -85,49 +84,35 @@ def replay(
     out: Annotated[
         Path | None, typer.Option(metavar="EVENTS.jsonl", help="Write the kept samples, an event a line.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="R.html", help="Draw it all on a page that opens offline.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line: a JSON summary.")] = False,
 ) -> None:
     """Run the selection over a recording: what would be kept, and why the rest is not."""
     from processor import settings  # noqa: PLC0415
     from processor.assembly import open_model  # noqa: PLC0415
-    from processor.recording import Reader  # noqa: PLC0415
-    from processor.replay import Replay  # noqa: PLC0415
     from processor.replay_printing import show  # noqa: PLC0415
-    from processor.replay_run import Events, configured, play, read_candidates  # noqa: PLC0415
+    from processor.replay_run import configured, read_candidates, replay_recording  # noqa: PLC0415
 
     if out is not None and len(filters or ()) > 1:
         raise typer.BadParameter("--out takes the samples of one filter; give --filter once")
     loaded = settings.load(config)
     model = open_model(loaded)
-    if filters:
-        candidates = read_candidates(loaded, model, filters)
-    else:
-        candidates = [configured(loaded, model, f"the filter of {config.name}")]
-    started = time.perf_counter()
-    reader = Reader(recording)
-    run = Replay(loaded, model, candidates, samples=out is not None)
-    with ExitStack() as cleanup:
-        events = None if out is None else Events(out)
-        if events is not None:
-            cleanup.callback(events.close)
-        progress = cleanup.enter_context(following())
-
-        def take(outcomes: Sequence[Outcome]) -> None:
-            if events is not None:
-                events.write(outcomes[0])
-
-        play(reader, run, progress, take)
-    seconds = time.perf_counter() - started
-    if reader.cut_off:
-        typer.echo(f"NOTE: {reader.cut_off}", err=True)
+    candidates = read_candidates(loaded, model, filters) if filters else [configured(loaded, model, config.name)]
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
-    show(console, run)
-    if out is not None:
-        console.print(f"\n{run.sides[0].samples:,} samples in {out}", markup=False, soft_wrap=True)
+    with following() as progress:
+        done = replay_recording(loaded, model, candidates, recording, progress=progress, out=out, report=report)
+    if done.cut_off:
+        typer.echo(f"NOTE: {done.cut_off}", err=True)
+    show(console, done.replay)
+    for what, path in ((f"{done.replay.sides[0].events:,} events in", out), ("The report is", report)):
+        if path is not None:
+            console.print(f"\n{what} {path}", markup=False, soft_wrap=True)
     if as_json:
-        typer.echo(json.dumps(run.as_json(seconds)))
+        typer.echo(json.dumps(done.replay.as_json(done.seconds)))
 
 
 def suggest(

@@ -195,7 +195,7 @@ class Connection:
 
     @property
     def subscribed(self) -> bool:
-        """Whether the broker has accepted us and answered every SUBSCRIBE."""
+        """Whether the broker has accepted us and answered every SUBSCRIBE. Any thread."""
         return self.online and self._subscriptions.answered
 
     @property
@@ -396,12 +396,12 @@ class Connection:
     def _begin(self, connack: _Connack) -> None:
         """Subscribe, send what has waited and tell the owner: the broker has accepted us."""
         limits = connack.properties or make_properties(PacketTypes.CONNACK)
-        self.online = True
         self.connects += 1
         self._online_since = self._clock.monotonic()
         if self._on_accepted is not None:
             self._on_accepted(connack.session_present)
         self._subscriptions.start(limits)
+        self.online = True  # after that, so that no other thread takes us for subscribed
         self._publisher.start(limits)
         kept = "it had kept our session" if connack.session_present else "a new session"
         self._tell(f"Connected to the broker {self._address}: {kept}.")

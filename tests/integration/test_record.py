@@ -147,7 +147,7 @@ def test_a_lost_connection_is_said_and_the_rest_recorded(
         running.wait_until(lambda: len(running.messages()) == 2, "the message after it")
         running.end(signal.SIGINT)
     assert [m.payload for m in running.messages()] == [b"kept", b"after"]
-    assert "the connection was lost 1 times" in running.log()
+    assert "connections lost: 1." in running.log()
 
 
 def test_a_time_can_be_given(mosquitto: Mosquitto, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

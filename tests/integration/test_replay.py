@@ -203,6 +203,24 @@ def test_filters_side_by_side_meet_the_same_failures(tmp_path: Path) -> None:
     assert run.dead_letters == {"model": 2}
 
 
+def test_the_windows_beside_samples_are_each_filters_own(tmp_path: Path) -> None:
+    """Side by side, each sends what it sends alone: samples, and their neighbours with the model's answers."""
+    loaded = settings.load(recordings.configuration(tmp_path, UNSURE))
+    model = open_model(loaded)
+    filters = [{"rules": [UNSURE | {"context": {"before": before, "after": 1}}]} for before in (1, 3)]
+    candidates = [Candidate(str(at), validate_filter(one)) for at, one in enumerate(filters)]
+    batch = list(recordings.messages(1500))
+
+    def events(*tried: Candidate) -> list[list[bytes]]:
+        run = Replay(loaded, model, tried, samples=True)
+        parts = [run.run(batch[:700]), run.run(batch[700:])]
+        return [[sample.event for part in parts for sample in part[side].outgoing] for side in range(len(tried))]
+
+    together = events(*candidates)
+    assert together == [events(candidate)[0] for candidate in candidates]
+    assert len(together[0]) < len(together[1])
+
+
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     """Ten times the messages, the same memory."""
     loaded = settings.load(recordings.configuration(tmp_path, UNSURE, AUDIT))

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from processor import events
-from processor.types import NS, Reason, StreamName
+from processor.types import NS, Floats, Reason, StreamName
 
 START = 1_795_341_600 * NS
 """2026-11-22T10:00:00Z, a Sunday."""
@@ -29,6 +31,10 @@ class Case(NamedTuple):
     newest: tuple[float, float]
     probabilities: tuple[float, ...] | None
     value: float | None
+
+    def readings(self) -> list[tuple[float, float]]:
+        """Return the window's values."""
+        return [(1e6, -1e6), self.newest]
 
 
 class Verdict(NamedTuple):
@@ -188,6 +194,43 @@ class Band:
         return keeps
 
 
+class Near:
+    """Compares one window at a time with a list of samples."""
+
+    def __init__(self, distance: float, memory: int) -> None:
+        """Begin with no samples."""
+        self._distance, self._memory = distance, memory
+        self._samples: list[Floats] = []
+        self._seen = 0
+        self._due = 1
+        self._origin: Floats = np.zeros(1)
+        self._weight: float = 0
+        self._sums: Floats = np.zeros((2, 1))
+        self._deviations: Floats = np.ones(1)
+
+    def is_near(self, window: Floats) -> bool:
+        """Decide on the next window, (size, C)."""
+        if not self._seen:
+            self._origin = window.mean(axis=0)
+        self._seen += 1
+        self._weight += len(window)
+        readings = window - self._origin
+        self._sums = self._sums + np.array([readings.sum(axis=0), (readings**2).sum(axis=0)])
+        if self._seen == self._due:
+            mean, square = self._sums / self._weight
+            variance = square - mean**2
+            self._deviations = np.where(variance > 1e-12 * mean**2, np.abs(variance), 1.0) ** 0.5
+            self._due += min(max(1, self._seen // 4), 4096)
+            if self._due // 16_384 > self._seen // 16_384:  # what was before counts half from now on
+                self._sums, self._weight = self._sums / 2, self._weight / 2
+        apart = [np.sqrt(np.mean(((window - sample) / self._deviations) ** 2)) for sample in self._samples]
+        return bool(min(apart, default=np.inf) < self._distance)
+
+    def keep(self, window: Floats) -> None:
+        """Take a sample."""
+        self._samples = [*self._samples, window][-self._memory :]
+
+
 class Naive:
     """Decides on one window after another as section 4 says."""
 
@@ -197,6 +240,7 @@ class Naive:
         self._labels = labels
         self._counted: dict[tuple[int, Reason], Counted] = {}
         self._bands = {index: Band(**rule["keep"]) for index, rule in enumerate(filter_["rules"]) if "keep" in rule}
+        self._near = {index: Near(**rule["dedup"]) for index, rule in enumerate(filter_["rules"]) if "dedup" in rule}
         for index, rule in enumerate(filter_["rules"]):
             if cooldown := rule.get("cooldown"):
                 counted = Counted(1, cooldown["for"], cooldown.get("by", "stream"))
@@ -222,6 +266,8 @@ class Naive:
                 first = index
         if first < 0:
             return Verdict(furthest, -1, None, 0)
+        if first in self._near:
+            self._near[first].keep(np.array(case.readings()))
         for (index, _), counted in self._counted.items():
             if index == first:
                 counted.spend(key_of(counted.by, case, self._labels))
@@ -237,7 +283,9 @@ class Naive:
         return came
 
     def _late(self, index: int, rule: Mapping[str, Any], case: Case, identifier: str) -> tuple[Reason, bool]:
-        """Return where a rule stops from its sampling on; and whether all but the sampling would accept."""
+        """Return where a rule stops from its dedup on; and whether all but the sampling would accept."""
+        if index in self._near and self._near[index].is_near(np.array(case.readings())):
+            return Reason.DEDUP, False
         sample = rule.get("sample", 1.0)
         sampled = sample == 1 or events.uniform(identifier, rule["name"]) < sample
         came, would = (Reason.ACCEPTED if sampled else Reason.SAMPLED_OUT), True

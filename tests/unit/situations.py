@@ -43,7 +43,7 @@ def judge_with(
     slots = {name: 3 * position for position, name in enumerate(NAMES)}
     count = len(cases)
     times = np.array([[case.time - 5, case.time] for case in cases], np.int64).reshape(count, 2)
-    values = np.array([[(1e6, -1e6), case.newest] for case in cases], np.float64).reshape(count, 2, 2)
+    values = np.array([case.readings() for case in cases], np.float64).reshape(count, 2, 2)
     windows = Windows(np.array([slots[case.name] for case in cases], np.int64), times, values)
     width = 2 if kind == "score" else len(labels)
     predictions = Predictions(
@@ -182,6 +182,9 @@ def lines(draw: st.DrawFn) -> tuple[dict[str, Any], list[Case], OutputKind, list
             "keep": st.fixed_dictionaries(
                 {"share": st.sampled_from([0.1, 0.3, 0.9])},
                 optional={"of": st.sampled_from(["highest", "lowest"]), "over": st.integers(1, 40)},
+            ),
+            "dedup": st.fixed_dictionaries(
+                {"distance": st.sampled_from([1e-7, 4e-7, 1.1e-6]), "memory": st.integers(1, 5)}
             ),
             "cooldown": st.fixed_dictionaries({"for": st.sampled_from(["1s", "3s", "20s"])}, optional={"by": by}),
             "limit": st.fixed_dictionaries(

@@ -267,7 +267,7 @@ class Lives(RuleBasedStateMachine):
         else:
             content = self.life.content()
             explaining = [outcome for outcome in outcomes if outcome.explains(content)]
-            assert explaining, f"{content} is none of {outcomes}"
+            assert explaining, f"{content.marks} and what goes with it is none of {[each.marks for each in outcomes]}"
             self.model = explaining[-1]
             self.model.adopt(content.marks, outcomes[0])
         if killed:

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor import filter as filter_module
 from processor.document import Section
 from processor.errors import FilterRejected
-from processor.filter import MEASURES, NOT_YET, FilterDocument, check_against, parse_filter, to_plain, validate_filter
+from processor.filter import MEASURES, FilterDocument, check_against, parse_filter, to_plain, validate_filter
 from processor.schedule_document import WEEKDAYS
 from processor.topics import validate_filter as validate_topic_filter
 from processor.types import NS, OutputKind
@@ -62,9 +61,8 @@ def schedule_problems(**keys: object) -> list[str]:
     return [line.removeprefix("schedule.") for line in problems({"schedule": keys})]
 
 
-def test_the_contracts_filter_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contracts_filter_is_read() -> None:
     """All keys are modelled, in nanoseconds, minutes of the day and tuples."""
-    monkeypatch.setattr(filter_module, "NOT_YET", ())
     document = parse_filter(CONTRACT)
     assert document.schedule is not None
     assert document.schedule.between[0].start_ns == 1_793_491_200 * NS
@@ -98,19 +96,6 @@ def test_class_indices_are_labels() -> None:
     document = parse_filter("rules: [{name: r, where: {labels: [0, walking]}, measure: probability, label: 1}]")
     assert document.rules[0].where.labels == ("0", "walking")
     assert document.rules[0].label == "1"
-
-
-def test_what_is_not_evaluated_yet_is_refused_by_name() -> None:
-    """Conditions this version would silently ignore are refused where they stand; their defaults are not."""
-    with pytest.raises(FilterRejected) as caught:
-        parse_filter(CONTRACT)
-    assert sorted(problem.path for problem in caught.value.problems) == sorted(
-        f"rules[0].{key}" for key in NOT_YET if key != "context"
-    )
-    assert {problem.message for problem in caught.value.problems} == {"not available in this version"}
-    defaults = {"name": "r", "keep": None, "dedup": None, "cooldown": None, "limit": None, "context": {"after": 0}}
-    validate_filter({"rules": [defaults]})
-    assert rule_problems(context={"before": 1}) == ["context: not available in this version"]
 
 
 def test_one_mistake_does_not_hide_another() -> None:
@@ -201,12 +186,8 @@ def test_a_rules_mistake_is_told_in_words(keys: dict[str, object], problem: str)
         ({"context": {"before": -1}}, "context.before: found -1, expected a number of at least 0"),
     ],
 )
-def test_conditions_to_come_are_checked_already(
-    keys: dict[str, object], problem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their own mistakes are told, whether this version evaluates them or not."""
-    assert problem in rule_problems(**keys)
-    monkeypatch.setattr(filter_module, "NOT_YET", ())
+def test_a_remembering_conditions_mistake_is_told_in_words(keys: dict[str, object], problem: str) -> None:
+    """As any other's."""
     assert rule_problems(**keys) == [problem]
 
 
@@ -514,12 +495,10 @@ documents = st.fixed_dictionaries(
 @given(documents)
 def test_every_filter_reads_back_as_itself(data: dict[str, Any]) -> None:
     """What is shown of a filter in force is a filter, and the same one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filter_module, "NOT_YET", ())
-        document = validate_filter(data)
-        plain = to_plain(document)
-        assert parse_filter(json.dumps(plain)) == document
-        assert to_plain(parse_filter(json.dumps(plain))) == plain
+    document = validate_filter(data)
+    plain = to_plain(document)
+    assert parse_filter(json.dumps(plain)) == document
+    assert to_plain(parse_filter(json.dumps(plain))) == plain
 
 
 def test_editors_get_a_json_schema() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor import connection_string
+from processor import connection_string, document
 from processor.bridges.iothub import identity
 from processor.bridges.iothub.messages import LARGEST, packed, packs, reference, room, single
 from processor.bridges.iothub.rate import Flow, Rate
@@ -164,6 +165,24 @@ def test_keys_are_read_again_each_time(tmp_path: Path) -> None:
         assert key not in repr(found)
 
 
+def test_the_examples_in_the_documentation_are_valid_and_its_arithmetic_holds() -> None:
+    """The configuration, and what 400,000 blocks carry."""
+    text = (Path(__file__).parents[2] / "docs" / "iothub.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    written = document.parse("".join(blocks))
+    assert isinstance(written, dict)
+    (bridge,) = settings(**written).bridges
+    assert isinstance(bridge, HubBridge)
+    assert (bridge.rate.messages_per_day, bridge.pack.max_bytes) == (400_000, 16 << 10)
+    rows = re.findall(r"\| `max_bytes: (\d+)KiB` \| (\d+) \| (\d+) \| ([\d.]+) million \|", text)
+    for size, count, billed, million in rows:
+        fitting = room(int(size) << 10) // 751
+        message = packed([sample(number, 750) for number in range(fitting)])
+        assert (fitting, message.blocks) == (int(count), int(billed))
+        assert fitting * 400_000 // message.blocks / 1e6 == pytest.approx(float(million), abs=0.05)
+    assert len(rows) == 3
+
+
 # Messages.
 
 
@@ -294,7 +313,7 @@ def test_losses_narrow_the_window_and_lengthen_the_pauses() -> None:
     assert all(later == min(2 * earlier, 30.0) for earlier, later in pairwise(pauses))
     for _ in range(64 * 64):
         flow.acknowledged()
-    assert (flow.window, flow.losses) == (64, 0)
+    assert (flow.window, flow.share, flow.losses) == (64, 1.0, 0)
     assert flow.lost() == pauses[0]
     assert flow.lost(lasted=3600) == pauses[0]
     assert flow.window == 16

@@ -467,3 +467,25 @@ def test_the_running_counts_are_those_that_counting_gives(tmp_path: Path, seed: 
     lost = life.store.totals
     assert lost.expired or lost.displaced or lost.undeliverable
     life.stop()
+
+
+def test_what_a_bridge_remembers_is_written_with_what_it_confirms(tmp_path: Path) -> None:
+    """Both or neither; by itself where nothing is confirmed; and it goes with the bridge."""
+    with opened(tmp_path) as (store, outbox):
+        assert store.bridge_memory("files") is None
+        store.commit(Changes(samples=samples(2)), 0)
+        first, second = outbox.peek(2, ALL)
+        outbox.remember({"used": 1})
+        with failing(tmp_path, "INSERT ON meta"), pytest.raises(sqlite3.Error):
+            outbox.confirm([first])
+        assert (store.totals.rows, store.bridge_memory("files")) == (2, None)
+        outbox.confirm([first])
+        assert (store.totals.rows, store.bridge_memory("files")) == (1, {"used": 1})
+        outbox.remember({"used": 2})
+        outbox.write_memory()
+        with failing(tmp_path, "INSERT ON meta"):
+            outbox.confirm([second])
+    with opened(tmp_path) as (store, _):
+        assert store.bridge_memory("files") == {"used": 2}
+    with opened(tmp_path, ("other",)) as (store, _):
+        assert store.bridge_memory("files") is None

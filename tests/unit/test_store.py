@@ -366,6 +366,14 @@ def test_room_for_emptying_is_kept_back(tmp_path: Path) -> None:
     assert (tmp_path / "reserve").exists()
 
 
+def test_what_is_in_the_place_of_the_reserve_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And left alone; there is no reserve then."""
+    (tmp_path / "reserve").mkdir()
+    assert Reserve(tmp_path).hold()
+    assert "cannot be kept back" in caplog.text
+    assert (tmp_path / "reserve").is_dir()
+
+
 @given(
     st.lists(
         st.one_of(

@@ -233,7 +233,10 @@ class IotHubBridge:
         """Make a connection. A thread of its own."""
         credentials = self._credentials()
         if isinstance(credentials.identity, Provisioned) and self._assigned is None:
-            self._assigned = assign(credentials.identity, credentials.ca, websockets=self._options.websockets)
+            try:
+                self._assigned = assign(credentials.identity, credentials.ca, websockets=self._options.websockets)
+            except Exception as error:
+                raise BridgeError(f"the provisioning service did not tell it: {explain(error)}") from error
         return connect(credentials, self._assigned, self._options)
 
     def _adopt(self, connection: Connection) -> None:
@@ -248,8 +251,8 @@ class IotHubBridge:
 
     def _fail(self, error: BaseException | None) -> None:
         """Take note that a connection could not be made."""
-        if isinstance(error, BridgeError | ConfigurationError):
-            self._trouble = " ".join(str(error).split())
+        if isinstance(error, ConfigurationError):
+            self._trouble = "; ".join(map(str, error.problems))
         else:
             self._trouble = explain(error or RuntimeError())
         self._pause(lasted=0.0)

@@ -172,10 +172,13 @@ def assign(identity: Provisioned, ca: str | None, *, websockets: bool) -> Assign
             result = await loop.run_in_executor(None, client.register)
         except BaseException:
             sdk_private.sever(client)
+            threading.Thread(
+                target=sdk_private.end_provisioning, args=(client,), name="iothub-end", daemon=True
+            ).start()
             raise
         state = result.registration_state
         if result.status != "assigned" or state is None or not state.assigned_hub:
-            raise BridgeError(f"the provisioning service has no hub for {identity.registration}: {result.status}")
+            raise BridgeError(f"it has no hub for {identity.registration} ({result.status})")
         return Assigned(state.assigned_hub, state.device_id)
 
     return run_apart(register, OPENING)

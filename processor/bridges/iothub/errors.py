@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from azure.iot.device import exceptions
 
+from processor.errors import BridgeError
+
 _STATUS: Final = re.compile(r"(?:returned:?|status) (?:status )?([1-5][0-9]{2})\b")
 ENDED: Final = "it ended the connection"
 _CAUSES: Final[tuple[tuple[type[BaseException], Callable[[Any], str]], ...]] = (
@@ -45,6 +47,8 @@ _WHOLE: Final[tuple[tuple[type[BaseException], str], ...]] = (
 
 def explain(error: BaseException) -> str:
     """Return what went wrong with a connection or a send."""
+    if isinstance(error, BridgeError):
+        return str(error)
     for each in _chain(error):
         for kind, say in _CAUSES:
             if isinstance(each, kind):

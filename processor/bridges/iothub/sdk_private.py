@@ -74,6 +74,13 @@ def sever(client: object) -> None:
         log.debug("The connection to the hub was closed already.")
 
 
+def end_provisioning(client: object) -> None:
+    """End a client of the provisioning service that has not succeeded; by itself it would connect again and again."""
+    shutdown = getattr(getattr(client, "_pipeline", None), "shutdown", None)
+    if shutdown is not None:
+        shutdown(callback=lambda **_: None)
+
+
 def give_up_pipeline_thread() -> None:
     """Leave the SDK's one pipeline thread to whatever it hangs in, and have it make another for what comes."""
     executors = getattr(pipeline_thread, "_executors", None)

@@ -1,0 +1,91 @@
+"""Windows that were judged, and the samples made of those that are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from processor.events import event_id, inference, sample_event, uniform
+from processor.filter import Rule
+from processor.protocols import Model
+from processor.topics import encode_stream
+from processor.types import Predictions, Sample, StreamName, Windows
+
+
+class Candidates:
+    """W windows with the model's answers.
+
+    Attributes:
+        windows: the windows.
+        predictions: the model's answers for them.
+        names: their streams, by slot.
+    """
+
+    def __init__(
+        self,
+        processor: str,
+        fields: Mapping[str, Sequence[str]],
+        model: Model,
+        windows: Windows,
+        predictions: Predictions,
+        *,
+        names: Mapping[int, StreamName],
+    ) -> None:
+        """Take what samples are made of.
+
+        Args:
+            processor: its id.
+            fields: each source's, by its name.
+            model: that gave the answers.
+            windows: the windows.
+            predictions: the answers.
+            names: their streams, by slot.
+        """
+        self.windows = windows
+        self.predictions = predictions
+        self.names = names
+        self._processor = processor
+        self._fields = fields
+        self._model = model
+        self._identifiers: dict[int, str] = {}
+
+    def identify(self, row: int) -> str:
+        """Return a window's event id."""
+        known = self._identifiers.get(row)
+        if known is None:
+            source, key = self.names[int(self.windows.slots[row])]
+            known = event_id(self._processor, source, key, self.windows.times[row], self.windows.values[row])
+            self._identifiers[row] = known
+        return known
+
+    def uniform(self, row: int, text: str) -> float:
+        """Return a window's number in [0, 1) for a text."""
+        return uniform(self.identify(row), text)
+
+    def sample(self, row: int, rule: Rule, selection: Mapping[str, Any]) -> Sample:
+        """Return a window as a sample of a rule; `selection` says why it is one."""
+        windows, model = self.windows, self._model
+        name = self.names[int(windows.slots[row])]
+        answer = inference(self.predictions, row)
+        event = sample_event(
+            identifier=self.identify(row),
+            processor=self._processor,
+            source=name.source,
+            stream=name.key,
+            fields=self._fields[name.source],
+            times=windows.times[row],
+            values=windows.values[row],
+            answer=answer,
+            selection=selection,
+            model={"name": model.name, "sha256": model.sha256},
+        )
+        return Sample(
+            self.identify(row),
+            rule.name,
+            answer["label"] or "",
+            encode_stream(name.key),
+            model.name,
+            int(windows.ends[row]),
+            rule.priority,
+            event,
+        )
