@@ -95,8 +95,8 @@ class Twin:
             now: wall time, ns since the Unix epoch.
         """
         version = desired.properties.get("$version")
-        version = version if isinstance(version, int) else None
-        if not desired.complete and None not in (version, self._version) and version <= self._version:
+        version = version if isinstance(version, int) and version > 0 else None
+        if not desired.complete and version is not None and version <= (self._version or 0):
             return TwinChange(None, None, None, _nothing)  # the whole that was read later holds it already
         ours = {key: _readable(desired.properties[key]) for key in _KEYS if key in desired.properties}
         wanted = _merged({} if desired.complete else self._desired, ours)

@@ -20,7 +20,7 @@ from tests.unit.test_delivery import wait_until
 
 START = 1_790_000_000
 ALL = {"rules": [{"name": "all"}]}
-NONE = {"rules": []}
+NONE: dict[str, Any] = {"rules": []}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_module_of_iot_edge_without_a_broker(hub: Hub, tmp_path: Path, monkeyp
         hub.wait_for(lambda: windows("training") == [[1, 2], [2, 3]])
         hub.wait_for(lambda: len([one for one in hub.received(device) if one.output == "inference"]) == 2)
         status, body = hub.invoke(device, "heartbeat", {})
-        assert (status, body["status"]) == (200, "ok")  # type: ignore[index, call-overload]
+        assert (status, body["status"]) == (200, "ok")
         hub.wait_for(lambda: hub.received(device)[-1].output == "heartbeat")
         beat = hub.received(device)[-1]
         assert json.loads(beat.body) == "Module [line-1] is Running"
