@@ -87,10 +87,13 @@ class Life:
         """
         # The connections are private; there is no other way to stop one of them in the middle of a statement.
         db = self.store._connection if bridge is None else self.views[bridge]._db
-        moments = 0
+        moments, writing = 0, False
 
         def pass_by() -> bool:
-            nonlocal moments
+            nonlocal moments, writing
+            was_writing, writing = writing, db.in_transaction
+            if was_writing and not writing and fault.kind == "failed":
+                return False  # within a COMMIT that is done: to interrupt it there is a fault that only a test has
             moments += 1
             if moments != fault.moment:
                 return False
