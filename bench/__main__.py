@@ -21,6 +21,7 @@ from bench import broker
 from bench.errors import BenchError
 from bench.parts import (
     backlog,
+    conditions,
     durability,
     flood,
     inflight,
@@ -75,6 +76,10 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
     "replay": (
         lambda folder, tell: replay.measure(replay.FULL, folder, tell),
         lambda folder, tell: replay.measure(replay.QUICK, folder, tell),
+    ),
+    "conditions": (
+        lambda folder, tell: conditions.measure(conditions.FULL, folder, tell),
+        lambda folder, tell: conditions.measure(conditions.QUICK, folder, tell),
     ),
 }
 """Each benchmark's name, and it in full and in short."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,10 +49,11 @@ class ProcessorProcess:
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
     def start(self) -> None:
-        """Start it and return when it is connected."""
+        """Start it and return when the broker has answered its subscriptions."""
         connected = self.log().count("Connected to the broker")
         self.launch()
         self.wait_until(lambda: self.log().count("Connected to the broker") > connected, "connected")
+        self.wait_until(lambda: '"broker: ' not in self.get("/readyz"), "subscribed")
 
     def launch(self, *oddities: str) -> None:
         """Start it and return at once; `oddities` are those of its machine (odd_machine.py)."""
@@ -77,6 +80,13 @@ class ProcessorProcess:
             self.kill()
             pytest.fail(f"still running after {timeout:g} s\n{self.log()}")
         return code
+
+    def get(self, path: str) -> str:
+        """Return what it answers to an HTTP request."""
+        port = int(re.findall("Health and metrics .* port ([0-9]+)", self.log())[-1])
+        with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
 
     def log(self) -> str:
         """Return what it has printed, over all its starts."""
@@ -136,7 +146,7 @@ class ProcessorFactory:
             "broker": {"url": (on or self._broker).url},
             "bridges": [{"type": "files", "path": "./accepted", "rotate": {"max_age": "100ms"}}],
             "metrics": {"publish_every": "100ms"},
-            "http": None,
+            "http": {"listen": "127.0.0.1:0"},
         }
         processor = ProcessorProcess(directory, {**defaults, **configuration})
         self._cleanup.callback(processor.stop, signal.SIGKILL)

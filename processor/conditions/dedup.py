@@ -49,6 +49,8 @@ class NearDuplicates:
         self._rows: Singles = self._scaled
         self._row_norms: Singles = self._norms
         self._apart: Singles = self._scaled  # (rows, samples) squared distances, about
+        self._longest = 0.0  # norm
+        self._among: Singles | None = None  # (rows, rows), once one of them is kept
 
     def _begin_with(self, size: int, channels: int) -> None:
         """Begin with no samples, for windows of a shape."""
@@ -58,6 +60,7 @@ class NearDuplicates:
         self._size, self._channels = size, channels
         values = size * channels
         self._kept = 0  # samples ever; the newest is in place (kept - 1) % room
+        self._doubt = _doubt(values)
         self._room = max(1, min(self._memory, _MOST_VALUES // max(values, 1)))
         self._samples: Floats = np.empty((0, values))  # as they came
         self._scaled: Singles = np.empty((0, values), np.float32)
@@ -83,7 +86,7 @@ class NearDuplicates:
         if not len(apart):
             return False
         limit = self.radius * self.radius * self._flat.shape[1]
-        doubt = _doubt(self._flat.shape[1]) * float(self._row_norms[row] + self._norms.max())
+        doubt = self._doubt * (float(self._row_norms[row]) + self._longest)
         nearest = float(apart.min())
         if nearest >= limit + doubt:
             return False
@@ -108,9 +111,9 @@ class NearDuplicates:
             more = np.full((len(self._apart), place + 1 + len(self._apart) - self._apart.shape[1]), np.inf, np.float32)
             self._apart = np.concatenate((self._apart, more), axis=1)
         later = slice(row + 1, None)
-        self._apart[later, place] = _apart(
-            self._rows[later], self._row_norms[later], self._rows[row : row + 1], self._row_norms[row : row + 1]
-        )[:, 0]
+        if self._among is None:
+            self._among = _apart(self._rows, self._row_norms, self._rows, self._row_norms)
+        self._apart[later, place] = self._among[later, row]
 
     def _grow(self) -> None:
         length = min(self._room, max(16, 2 * len(self._samples)))
@@ -136,7 +139,9 @@ class NearDuplicates:
         self._flat = self._values[begin : self._end].reshape(count, -1)
         self._rows = self._to_scale(self._flat)
         self._row_norms = _norms(self._rows)
-        used = min(self._kept, self._room)
+        # Of the samples and those that may still become some.
+        self._longest = float(max(self._norms.max(initial=0), self._row_norms.max()))
+        used, self._among = min(self._kept, self._room), None
         self._apart = _apart(self._rows, self._row_norms, self._scaled[:used], self._norms[:used])
 
     def _take_in(self, values: Floats) -> None:

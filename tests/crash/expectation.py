@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import onnxruntime as ort
 
-from tests.crash.recording import FIRST_FILTER, MAX_GAP, SECOND, START, Entry, Reading, Rule
+from tests.crash.recording import MAX_GAP, REMEMBERING, SECOND, START, Entry, Reading, Rule, first_filter
+from tests.unit.naive_filter import Band, Counted, Near
 
 SOURCE: Final = "imu"
 _NS: Final = 1_000_000_000
@@ -49,11 +50,38 @@ class Expected(NamedTuple):
     confidence: float
 
 
+class _Memory:
+    """What a rule remembers."""
+
+    def __init__(self, rule: Rule) -> None:
+        more = rule.more
+        self.band, self.near = Band(**more["keep"]), Near(**more["dedup"])
+        self.cooldown = Counted(1, more["cooldown"]["for"], more["cooldown"]["by"])
+        self.limit = Counted(more["limit"]["max"], more["limit"]["per"], more["limit"]["by"])
+
+
+@dataclass(slots=True)
+class _Window:
+    """A complete window, with what the model says."""
+
+    place: int
+    oldest: int  # number of its oldest reading
+    identifier: str
+    values: np.ndarray[Any, Any]
+    time: int  # ns
+    label: str
+    confidence: float
+
+
 @dataclass(slots=True)
 class _Stream:
     window: deque[Reading]
     count: int = 0
     last: int = 0
+    numbers: deque[int] = field(default_factory=deque)  # of the readings in the window
+    before: _Window | None = None
+    sent: int = 0  # place of the newest window that was sent
+    wanted: int = 0  # place of the window that is wanted beside a sample
 
 
 @dataclass(slots=True)
@@ -86,12 +114,16 @@ class Expectation:
     revision: int = 1
     _session: Any = None
     _streams: OrderedDict[str, _Stream] = field(default_factory=OrderedDict)  # the least recently heard first
-    _rules: Sequence[Rule] = FIRST_FILTER
+    remembers: bool = False
+    _rules: Sequence[Rule] = ()
+    _memories: dict[str, _Memory] = field(default_factory=dict)
+    _since: int = 0
     _from_file: bool = True
     _last_filter: bytes | None = None
 
     def __post_init__(self) -> None:
         """Load the model."""
+        self._use(first_filter(remembers=self.remembers))
         self._session = ort.InferenceSession(str(self.model))
 
     def take(self, entry: Entry) -> None:
@@ -112,8 +144,18 @@ class Expectation:
         if not entry.payload and self._from_file:
             return
         self._from_file = not entry.payload
-        self._rules = FIRST_FILTER if entry.rules is None else entry.rules
+        self._use(first_filter(remembers=self.remembers) if entry.rules is None else entry.rules)
         self.revision += 1
+
+    def _use(self, rules: Sequence[Rule]) -> None:
+        """Put rules in force; one that was there before goes on with what it remembers."""
+        self._rules = rules
+        if not self._memories:
+            self._since = self.readings  # from here on, what is before a sample is kept
+        self._memories = {rule.name: self._memories.get(rule.name) or _Memory(rule) for rule in rules if rule.more}
+        if not self._memories:
+            for stream in self._streams.values():
+                stream.wanted = 0
 
     def _append(self, reading: Reading) -> None:
         self.readings += 1
@@ -121,33 +163,73 @@ class Expectation:
         if stream is None:
             if len(self._streams) == self.shape.max_streams:
                 self._streams.popitem(last=False)
-            stream = self._streams[reading.stream] = _Stream(deque(maxlen=self.shape.size))
+            window, numbers = deque[Reading](maxlen=self.shape.size), deque[int](maxlen=self.shape.size)
+            stream = self._streams[reading.stream] = _Stream(window, numbers=numbers)
         self._streams.move_to_end(reading.stream)
         if stream.count and abs(reading.time - stream.last) > MAX_GAP:
-            stream.count = 0
             stream.window.clear()
+            stream.numbers.clear()
+            stream.count = stream.sent = stream.wanted = 0
+            stream.before = None
         stream.count += 1
         stream.last = reading.time
         stream.window.append(reading)
+        stream.numbers.append(self.readings - 1)
         if stream.count >= self.shape.size and (stream.count - self.shape.size) % self.shape.step == 0:
-            self._judge(reading.stream, list(stream.window))
+            self._judge(reading.stream, stream)
 
-    def _judge(self, name: str, window: Sequence[Reading]) -> None:
+    def _judge(self, name: str, stream: _Stream) -> None:
         self.windows += 1
-        values = np.array([reading.values for reading in window])
-        times = np.array([START * _NS + reading.time * (_NS // SECOND) for reading in window], "<i8")
-        stream = self.prefix + name
-        identifier = identify(self.processor, stream, times, values)
+        window = self._look(name, stream)
+        rule = next((rule for rule in self._rules if self._accepts(rule, name, window)), None)
+        if rule is not None:
+            if rule.more:
+                before = stream.before
+                if before is not None and stream.sent < before.place and before.oldest >= self._since:
+                    self._send(name, before, rule.name)
+                stream.wanted = stream.count + self.shape.step
+            self._send(name, window, rule.name)
+            stream.sent = window.place
+        elif stream.wanted == window.place:
+            self._send(name, window, REMEMBERING.name)
+            stream.sent = window.place
+        stream.before = window
+
+    def _look(self, name: str, stream: _Stream) -> _Window:
+        values = np.array([reading.values for reading in stream.window])
+        times = np.array([START * _NS + reading.time * (_NS // SECOND) for reading in stream.window], "<i8")
         inputs = (values if self.shape.size == 1 else values.T[None]).astype(np.float32)
         (row,) = self._session.run(None, {"x": inputs})[0]
-        confidence = float(row.max())
-        for rule in self._rules:
-            in_band = rule.band is None or rule.band[0] <= confidence <= rule.band[1]
-            if in_band and _uniform(identifier, rule.name) < rule.sample:
-                self.accepted += 1
-                label = self.labels[int(row.argmax())]
-                self.samples[identifier] = Expected(stream, rule.name, self.revision, label, confidence)
-                return
+        identifier = identify(self.processor, self.prefix + name, times, values)
+        label = self.labels[int(row.argmax())]
+        return _Window(stream.count, stream.numbers[0], identifier, values, int(times[-1]), label, float(row.max()))
+
+    def _send(self, name: str, window: _Window, rule: str) -> None:
+        self.accepted += 1
+        expected = Expected(self.prefix + name, rule, self.revision, window.label, window.confidence)
+        self.samples[window.identifier] = expected
+
+    def _accepts(self, rule: Rule, name: str, window: _Window) -> bool:
+        """Whether a rule takes a window; if so, it is spent: rules are asked until one does."""
+        memory = self._memories.get(rule.name)
+        if rule.band is not None and not rule.band[0] <= window.confidence <= rule.band[1]:
+            return False
+        sampled = _uniform(window.identifier, rule.name) < rule.sample
+        if memory is None:
+            return sampled
+        if not memory.band.keeps(window.confidence, _uniform(window.identifier, f"{rule.name}/keep")):
+            return False
+        if memory.near.is_near(window.values) or not sampled:
+            return False
+        if not (
+            memory.cooldown.accepts(name, window.time, reached=True)
+            and memory.limit.accepts(window.label, window.time, reached=True)
+        ):
+            return False
+        memory.near.keep(window.values)
+        memory.cooldown.spend(name)
+        memory.limit.spend(window.label)
+        return True
 
 
 def identify(

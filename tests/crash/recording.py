@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 FIELDS: Final = ("ax", "ay", "az", "gx", "gy", "gz")
@@ -45,21 +45,41 @@ class Rule:
         name: its name.
         band: closed interval of the confidence; None: no measure.
         sample: fraction that is kept.
+        more: conditions that remember, as in a filter; of one name always the same.
     """
 
     name: str
     band: tuple[float, float] | None
     sample: float = 1.0
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the rule as it stands in a filter."""
         rule: dict[str, Any] = {"name": self.name, "sample": self.sample}
         if self.band is not None:
             rule |= {"measure": "confidence", "band": {"min": self.band[0], "max": self.band[1]}}
-        return rule
+        return rule | dict(self.more)
 
 
 FIRST_FILTER: Final = (Rule("unsure", (0.0, 0.6)), Rule("audit", None, 0.3))
+REMEMBERING: Final = Rule(
+    "remembering",
+    (0.0, 1.0),
+    0.8,
+    {
+        "keep": {"share": 0.5, "of": "lowest", "over": 50},
+        "dedup": {"distance": 1.2, "memory": 20},
+        "cooldown": {"for": "1s", "by": "stream"},
+        "limit": {"max": 12, "per": "20s", "by": "label"},
+        "context": {"before": 1, "after": 1},
+    },
+)
+"""A rule with everything that has to survive."""
+
+
+def first_filter(*, remembers: bool) -> Sequence[Rule]:
+    """Return the filter in the configuration."""
+    return (REMEMBERING, *FIRST_FILTER) if remembers else FIRST_FILTER
 
 
 class Entry(NamedTuple):
@@ -90,8 +110,9 @@ def document(rules: Sequence[Rule]) -> dict[str, Any]:
 class Recording:
     """An endless iterator of entries."""
 
-    def __init__(self, seed: int) -> None:
-        """Make the recording of a seed."""
+    def __init__(self, seed: int, *, remembers: bool = False) -> None:
+        """Make the recording of a seed; `remembers`: its filters mostly have a rule that remembers."""
+        self._remembers = remembers
         self._random = random.Random(f"recording {seed}")  # noqa: S311 - a plan, not a secret
         self._latest: dict[str, Reading] = {}
         self._filters = 0
@@ -177,7 +198,8 @@ class Recording:
         low = round(self._random.uniform(0.2, 0.5), 3)
         band = (low, round(low + self._random.uniform(0.05, 0.3), 3))
         audit = round(self._random.uniform(0.05, 0.4), 3)
-        return self._random.choice(
+        remembering = [REMEMBERING] if self._remembers and self._random.random() < 0.8 else []
+        return remembering + self._random.choice(
             (
                 [Rule(f"unsure-{self._filters}", band), Rule("audit", None, audit)],
                 [Rule("audit", None, audit), Rule("unsure", band, 0.5)],

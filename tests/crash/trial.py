@@ -19,7 +19,7 @@ from tests.crash.faults import Accepted, Faults
 from tests.crash.plan import FIRST_LIVES, End, Life
 from tests.crash.player import Player
 from tests.crash.processes import VictimProcess, rss
-from tests.crash.recording import FIELDS, FIRST_FILTER, MAX_GAP, SECOND, Recording, document
+from tests.crash.recording import FIELDS, MAX_GAP, SECOND, Recording, document, first_filter
 from tests.crash.victim import ANY_STATEMENT
 from tests.mosquitto import Mosquitto
 from tests.proxy import Proxy
@@ -46,6 +46,8 @@ class Kind:
         batch: messages in a batch at most; of the undisturbed one it is another number.
         wide: whether it also has filters that overlap the first, and those that match its own topics.
         opening: whether there are retained readings before its first start.
+        remembers: whether its filters have a rule that remembers. Not where windows may be equal: the second of two has
+            the same id, and may be judged otherwise.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Kind:
     batch: int = 32
     wide: bool = False
     opening: bool = False
+    remembers: bool = False
 
 
 class Trial:
@@ -102,7 +105,7 @@ class Trial:
             else models.cnn(size=kind.shape.size)
         )
         path = models.write(model, directory)
-        self.expectation = Expectation(kind.name, prefix, kind.shape, path, labels)
+        self.expectation = Expectation(kind.name, prefix, kind.shape, path, labels, remembers=kind.remembers)
         self._directories = {}
         for name in ("disturbed", "undisturbed"):
             self._directories[name] = directory / name
@@ -116,7 +119,7 @@ class Trial:
             self._configuration(calm.url, path, prefix) | {"model": self._model(path, batch=512)},
         )
         cleanup.callback(self._witness.kill)
-        recording = Recording(seed)
+        recording = Recording(seed, remembers=kind.remembers)
         self.player = Player(
             recording, prefix=prefix, filter_topic=f"{self._root}/filter", rate=rate, tell=self.expectation.take
         )
@@ -138,10 +141,10 @@ class Trial:
             "broker": {"url": url, "protocol": self.kind.protocol, "receive_maximum": self.kind.receive_maximum},
             "sources": [{"name": SOURCE, "topics": topics, "fields": FIELDS, "time": "ts"}],
             "model": self._model(model, batch=self.kind.batch),
-            "filter": document(FIRST_FILTER),
+            "filter": document(first_filter(remembers=self.kind.remembers)),
             "bridges": [{"type": "files", "path": "./accepted", "rotate": {"max_age": "30ms"}}, {"type": "mqtt"}],
             "metrics": {"publish_every": "1s"},
-            "http": None,
+            "http": {"listen": "127.0.0.1:0"},
         }
 
     def _model(self, path: Path, *, batch: int) -> dict[str, Any]:

@@ -319,6 +319,16 @@ def test_a_model_whose_rows_differ_in_company_is_reported(tmp_path: Path, capsys
     assert "one by one" in done.out
 
 
+@pytest.mark.parametrize("name", ["ambiguous", "peak-hours", "recommended"])
+def test_the_example_filters_are_accepted(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the configuration beside them."""
+    monkeypatch.setenv("MLADE_FILTER", f"examples/{name}.yaml")
+    done = mlade_here(capsys, "check", "-c", str(ROOT / "config" / "processor.yaml"))
+    assert (done.code, done.err) == (0, "")
+
+
 def test_the_examples_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     """What users copy from config/ works from a checkout as it is."""
     done = mlade_here(capsys, "check", "-c", str(ROOT / "config" / "processor.yaml"))

@@ -93,7 +93,6 @@ def flood_processor(
         sources=[source("flood/imu", qos=qos)],
         model={"path": str(models.write(models.cnn(size=SIZE), tmp_path)), "window": {"size": SIZE, "step": SIZE}},
         filter={"rules": [{"name": "some", "sample": keep}]},
-        http={"listen": "127.0.0.1:0"},
         **more,
     )
 

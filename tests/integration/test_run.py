@@ -371,9 +371,7 @@ def test_health_endpoints_and_the_will(
 ) -> None:
     """Ready while connected; Prometheus can read the counters; a killed processor is offline."""
     path = models.write(models.dense(), tmp_path)
-    processor = make_processor(
-        sources=[source("health/imu")], model={"path": str(path)}, filter=band(0, 1), http={"listen": "127.0.0.1:0"}
-    )
+    processor = make_processor(sources=[source("health/imu")], model={"path": str(path)}, filter=band(0, 1))
     client = mqtt_client()
     client.subscribe(f"{processor.root}/status")
     processor.start()

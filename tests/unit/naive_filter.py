@@ -200,19 +200,29 @@ class Near:
     def __init__(self, distance: float, memory: int) -> None:
         """Begin with no samples."""
         self._distance, self._memory = distance, memory
-        self._seen: list[Floats] = []
         self._samples: list[Floats] = []
-        self._deviations: Floats = np.ones(1)
+        self._seen = 0
         self._due = 1
+        self._origin: Floats = np.zeros(1)
+        self._weight: float = 0
+        self._sums: Floats = np.zeros((2, 1))
+        self._deviations: Floats = np.ones(1)
 
     def is_near(self, window: Floats) -> bool:
         """Decide on the next window, (size, C)."""
-        self._seen.append(window)
-        if len(self._seen) == self._due:
-            readings = np.concatenate(self._seen)
-            deviations = readings.std(axis=0)
-            self._deviations = np.where(deviations > 1e-6 * np.abs(readings).max(axis=0), deviations, 1.0)
-            self._due += max(1, len(self._seen) // 4)
+        if not self._seen:
+            self._origin = window.mean(axis=0)
+        self._seen += 1
+        self._weight += len(window)
+        readings = window - self._origin
+        self._sums = self._sums + np.array([readings.sum(axis=0), (readings**2).sum(axis=0)])
+        if self._seen == self._due:
+            mean, square = self._sums / self._weight
+            variance = square - mean**2
+            self._deviations = np.where(variance > 1e-12 * mean**2, np.abs(variance), 1.0) ** 0.5
+            self._due += min(max(1, self._seen // 4), 4096)
+            if self._due // 16_384 > self._seen // 16_384:  # what was before counts half from now on
+                self._sums, self._weight = self._sums / 2, self._weight / 2
         apart = [np.sqrt(np.mean(((window - sample) / self._deviations) ** 2)) for sample in self._samples]
         return bool(min(apart, default=np.inf) < self._distance)
 

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor import connection_string, document
+from processor.admission import ROW_OVERHEAD
 from processor.bridges.iothub import identity
 from processor.bridges.iothub.messages import LARGEST, packed, packs, reference, room, single
 from processor.bridges.iothub.rate import Flow, Rate
 from processor.clock import ManualClock
 from processor.errors import ConfigurationError
-from processor.outbox import ROW_OVERHEAD, Waiting
+from processor.outbox import Waiting
 from processor.settings import HubBridge, Settings
 from processor.types import NS
 from tests.unit.test_settings import paths, settings
