@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges, topics
+from processor.admission import Bounds
 from processor.assembly import (
     build_computation,
     filter_problems,
@@ -36,7 +37,6 @@ from processor.memories import Memories
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
-from processor.outbox import Bounds
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor import connection_string, document
+from processor.admission import ROW_OVERHEAD
 from processor.bridges.iothub import identity
 from processor.bridges.iothub.messages import LARGEST, packed, packs, reference, room, single
 from processor.bridges.iothub.rate import Flow, Rate
 from processor.clock import ManualClock
 from processor.errors import ConfigurationError
-from processor.outbox import ROW_OVERHEAD, Waiting
+from processor.outbox import Waiting
 from processor.settings import HubBridge, Settings
 from processor.types import NS
 from tests.unit.test_settings import paths, settings
@@ -313,7 +314,7 @@ def test_losses_narrow_the_window_and_lengthen_the_pauses() -> None:
     assert all(later == min(2 * earlier, 30.0) for earlier, later in pairwise(pauses))
     for _ in range(64 * 64):
         flow.acknowledged()
-    assert (flow.window, flow.losses) == (64, 0)
+    assert (flow.window, flow.share, flow.losses) == (64, 1.0, 0)
     assert flow.lost() == pauses[0]
     assert flow.lost(lasted=3600) == pauses[0]
     assert flow.window == 16

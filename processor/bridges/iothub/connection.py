@@ -43,6 +43,8 @@ OPENING: Final = 30.0
 _CLOSING: Final = 5.0
 """Seconds in which a client has to end."""
 _KEEP_ALIVE: Final = 60
+OUTPUT: Final = "training"
+"""Of an IoT Edge module: where samples go."""
 _QUIET: Final = ("azure", "paho", "urllib3", "requests", "uamqp")
 """Loggers of the SDK and what it uses. At DEBUG they write tokens and signed addresses; and what goes wrong is raised
 here, so that their warnings, tracebacks of several pages, would only say it again."""
@@ -102,7 +104,10 @@ class Connection:
             message.body, message_id=message.id, content_encoding="utf-8", content_type=message.content_type
         )
         out.custom_properties = dict(message.properties)
-        await self.client.send_message(out)
+        if self.has_inputs and isinstance(self.client, IoTHubModuleClient):  # an edge hub's routes are by output
+            await self.client.send_message_to_output(out, OUTPUT)
+        else:
+            await self.client.send_message(out)
         self.acknowledged += 1
 
     def end(self, *, in_peace: bool) -> threading.Thread:
