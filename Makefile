@@ -15,6 +15,7 @@ demo: .venv/.runtime ## the main job on recorded sensor data for about 20 s; its
 .PHONY: test
 test: .venv/.dev ## every test; PYTEST_ARGS="tests/unit -k schedule" for some
 	@scripts/setup.sh mosquitto || echo "Going on without the mosquitto binary: the tests will look for Docker." >&2
+	@scripts/setup.sh browser || echo "Going on without Chromium: the tests in tests/browser will fail." >&2
 	$(bin)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: chaos

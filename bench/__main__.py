@@ -19,7 +19,19 @@ from rich.console import Console
 
 from bench import broker, selection
 from bench.errors import BenchError
-from bench.parts import backlog, conditions, durability, flood, inflight, latency, memory, saturation, throughput
+from bench.parts import (
+    backlog,
+    conditions,
+    durability,
+    flood,
+    inflight,
+    iothub,
+    latency,
+    memory,
+    replay,
+    saturation,
+    throughput,
+)
 from bench.processes import others_cpu_seconds
 from bench.report import Result
 
@@ -56,6 +68,14 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
     "flood": (
         lambda folder, tell: flood.measure(flood.FULL, folder, tell),
         lambda folder, tell: flood.measure(flood.QUICK, folder, tell),
+    ),
+    "iothub": (
+        lambda folder, tell: iothub.measure(iothub.FULL, folder, tell),
+        lambda folder, tell: iothub.measure(iothub.QUICK, folder, tell),
+    ),
+    "replay": (
+        lambda folder, tell: replay.measure(replay.FULL, folder, tell),
+        lambda folder, tell: replay.measure(replay.QUICK, folder, tell),
     ),
     "conditions": (
         lambda folder, tell: conditions.measure(conditions.FULL, folder, tell),

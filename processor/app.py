@@ -1,8 +1,7 @@
-"""All the wiring, in one function; start and stop order; what happens when a thread dies."""
+"""All the wiring, in `build`; start and stop order; what happens when a thread dies."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -13,34 +12,43 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from processor import bridges, context, topics
+from processor import bridges, topics
+from processor.admission import Bounds
+from processor.assembly import (
+    build_computation,
+    filter_problems,
+    make_windows,
+    open_model,
+    signature,
+    with_window_size,
+)
+from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
-from processor.computation import Computation
+from processor.cloud import CloudLink
 from processor.control import FilterControl
-from processor.decoders import decoder
 from processor.delivery import Delivery
 from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
-from processor.filter import FilterDocument, check_against
+from processor.filter import FilterDocument
 from processor.health import HealthServer
-from processor.intake import Intake, filters, identifier
+from processor.intake import filters, identifier
 from processor.journal import Journal
+from processor.live_commands import Commands
 from processor.memories import Memories
 from processor.metrics import Metrics
-from processor.model.onnx_model import OnnxModel, load_model
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
-from processor.outbox import Bounds
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
-from processor.selection import Selection
 from processor.session import DROPPED_TOPIC, BrokerSession
-from processor.settings import Settings, client_options, load_filter
+from processor.settings import HubBridge, Settings, client_options, load_filter
+from processor.sizing import WindowSize
 from processor.steering import Steering
 from processor.store import Store
+from processor.twin import Twin
 from processor.types import NS
-from processor.windows import LookBack, Shape, WindowBuffer
+from processor.windows import LookBack
 
 log = logging.getLogger(__name__)
 
@@ -48,41 +56,6 @@ _STOP_PATIENCE: Final = 4.3
 """Seconds for everything to end after a signal."""
 _PIPELINE_PATIENCE: Final = 1.7
 """Seconds of them for the batch underway and what was read already."""
-
-
-def open_model(settings: Settings) -> OnnxModel:
-    """Load the configured model.
-
-    Raises:
-        ModelError: it cannot be loaded, or does not fit what the sources give.
-    """
-    model, source = settings.model, settings.sources[0]
-    return load_model(
-        settings.path(model.path),
-        window_size=model.window.size,
-        channels=len(source.fields),
-        fields=source.fields,
-        input_name=model.input.name,
-        layout=model.input.layout,
-        mean=model.input.mean,
-        std=model.input.std,
-        output_name=model.output.name,
-        output_kind=model.output.kind,
-        labels=model.output.labels,
-        temperature=model.temperature,
-        max_batch=model.batch.max_size,
-        threads=model.threads,
-    )
-
-
-def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
-    """Return where a filter does not fit the model or the sources."""
-    known = dict.fromkeys(field for source in settings.sources for field in source.fields)
-    window, channels = settings.model.window, len(settings.sources[0].fields)
-    return [
-        *check_against(document, kind=model.kind, labels=model.labels, fields=list(known)),
-        *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
-    ]
 
 
 def build(settings: Settings, stop: Callable[[], None]) -> App:
@@ -108,7 +81,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     if problems := check(document):
         raise ConfigurationError(Problem(f"filter.{problem.path}", problem.message) for problem in problems)
 
-    outbox = settings.outbox
+    broker, outbox, link = settings.broker, settings.outbox, CloudLink()
+    resumes = broker is not None and broker.session_expiry > 0
     store = Store(
         settings.state_path,
         durability=outbox.durability,
@@ -118,49 +92,40 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
     control = FilterControl(document, text, check, store.meta("filter"), clock.wall())
 
-    window = settings.model.window
-    shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
-    windows = WindowBuffer(shape, window.max_streams)
+    twin_memory = store.meta("twin")
+    wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
+    sized, model = with_window_size(settings, model, wanted)
+    windows = make_windows(sized)
     windows.keep(LookBack(*(store.meta("look_back") or ())))
-    signature = [
-        window.size,
-        window.step,
-        window.max_gap,
-        [[source.name, source.fields] for source in settings.sources],
-    ]
-    journal = Journal(windows, json.dumps(signature), store)
-    field_names = [(source.name, source.fields) for source in settings.sources]
-
-    def make_selection(active: FilterDocument) -> Selection:
-        return Selection(active, model.labels, field_names, computation.selection.memories.successor())
-
-    decoders = [decoder(source) for source in settings.sources]
+    journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
         store.meta("session"),
         [one.filter for one in subscriptions],
-        wanted=settings.broker.session_expiry > 0,
+        wanted=resumes,
         metrics=metrics,
     )
-    copies = RetainedCopies(session, receipts, mqtt_5=settings.broker.protocol != "3.1.1")
-    intake = Intake(settings.sources, decoders, windows, settings.topic_prefix, copies)
-    computation = Computation(
-        settings.id,
-        intake=intake,
+    copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
+    computation, make_selection = build_computation(
+        sized,
+        model,
+        control.active,
         windows=windows,
-        model=model,
-        selection=Selection(
-            control.active, model.labels, field_names, Memories.kept(store.meta("memories"), store.remembered())
-        ),
+        memories=Memories.kept(store.meta("memories"), store.remembered()),
         revision=control.revision,
         paused=bool(store.meta("paused")),
-        fields=dict(field_names),
+        copies=copies,
+        held=lambda: session.held,
     )
-    deliveries = [
-        Delivery(bridge.name, bridges.make(bridge, settings, clock), store.outbox(bridge.name), clock)
-        for bridge in settings.bridges
-    ]
+    sizes = WindowSize(
+        configured=settings.model.window.size,
+        computation=computation,
+        journal=journal,
+        open_model=lambda size: open_model(settings.with_window_size(size)),
+        signature=lambda size: signature(settings.with_window_size(size)),
+    )
+    deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
         receipts.connected(connection.connects, session_present=session_present)
@@ -174,6 +139,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         reporting.connected()
 
     connection = _connect(settings, subscriptions, session, accepted, connected)
+    link.on_request(connection.wake)
     reporting = Reporting(
         root=settings.root,
         source=connection,
@@ -191,15 +157,28 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "broker_connects": float(connection.connects),
             "received_bytes": float(connection.bytes_read),
         },
+        outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
+    twin = Twin(
+        link=link,
+        filters=control,
+        sizes=sizes,
+        legacy=settings.legacy,
+        model=lambda: computation.model,
+        kept=twin_memory,
+    )
+    commands = Commands(computation=computation, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
     steering = Steering(
         root=settings.root,
+        processor=settings.id,
         source=connection,
+        link=link,
         computation=computation,
         filters=control,
+        twin=twin,
         make_selection=make_selection,
         store=store,
-        deliveries=deliveries,
+        commands=commands,
         metrics=metrics,
         reporting=reporting,
         clock=clock,
@@ -215,6 +194,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
 
     pipeline = Pipeline(
         source=connection,
+        link=link,
         computation=computation,
         store=store,
         journal=journal,
@@ -225,10 +205,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         clock=clock,
         age=age,
         notify=notify,
-        resumes=settings.broker.session_expiry > 0,
+        resumes=resumes,
         max_batch=batch.max_size,
         max_delay=batch.max_delay / NS,
-        seconds_per_window=model.seconds_per_window,
     )
     store.remember(
         {
@@ -241,16 +220,29 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
 
 
+def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: CloudLink) -> list[Delivery]:
+    """Return one for each bridge. The first of those to a hub has the link: one cloud steers."""
+    hub = next((bridge.name for bridge in settings.bridges if isinstance(bridge, HubBridge)), None)
+    deliveries = []
+    for bridge in settings.bridges:
+        own = link if bridge.name == hub else None
+        made = bridges.make(bridge, settings, clock, link=own, memory=store.bridge_memory(bridge.name))
+        deliveries.append(Delivery(bridge.name, made, store.outbox(bridge.name), clock))
+        if own is not None:
+            own.on_said(deliveries[-1].notify)
+    return deliveries
+
+
 def _subscriptions(settings: Settings) -> list[Subscription]:
-    """Return the sources' filters and our own topics."""
+    """Return our own topics and the sources' filters; the live filter first, so that it judges the first reading."""
+    if settings.broker is None:
+        return []
     root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
-    own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0)]
-    if settings.broker.protocol == "3.1.1":
-        own.append((f"{root}/settled", 1))
+    own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0), (f"{root}/settled", 1)]
     subscriptions = [
-        *(Subscription(text, qos, identifier(text)) for text, qos in data),
         *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
+        *(Subscription(text, qos, identifier(text)) for text, qos in data),
     ]
     if not any(topics.matches(text, DROPPED_TOPIC) for text, _ in data):  # else somebody wants it as a reading
         number = identifier(DROPPED_TOPIC)
@@ -264,8 +256,17 @@ def _connect(
     session: BrokerSession,
     accepted: Callable[[bool], None],
     connected: Callable[[bool], None],
-) -> Connection:
+) -> Connection | Brokerless:
     broker = settings.broker
+    if broker is None:
+        return Brokerless()
+    configured = {one.filter: one for one in subscriptions}
+
+    def wanted() -> list[Subscription]:
+        return [
+            configured.get(text) or Subscription(text, 1, identifier(text), optional=True)
+            for text in session.to_subscribe()
+        ]
 
     def tell(sentence: str) -> None:
         log.log(logging.WARNING if connection.missing else logging.INFO, sentence)
@@ -277,8 +278,7 @@ def _connect(
         max_payload=broker.max_payload,
         will_topic=f"{settings.root}/status",
         will_payload=b"offline",
-        subscriptions=subscriptions,
-        unsubscribe=session.left,
+        subscriptions=wanted,
         on_accepted=accepted,
         on_connected=connected,
         on_unsubscribed=session.unsubscribed,
@@ -308,7 +308,7 @@ class App:
 
     settings: Settings
     store: Store
-    connection: Connection
+    connection: Connection | Brokerless
     pipeline: Pipeline
     reporting: Reporting
     deliveries: Sequence[Delivery]
@@ -368,7 +368,11 @@ class App:
 
     def waiting_for(self) -> list[str]:
         """Return what keeps the processor from doing its job, as sentences. Any thread."""
-        reasons = [] if self.connection.online else [f"broker: {self.connection.state}"]
+        reasons = []
+        if self.connection.missing:
+            reasons.append(f"broker: {self.connection.state}")
+        elif not self.connection.subscribed:
+            reasons.append("broker: it has not answered all subscriptions yet")
         reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
         return reasons + self.reporting.waiting_for()
 
@@ -420,8 +424,9 @@ def run(settings: Settings) -> int:
         code = 1
     else:
         log.info("Stopped; %d samples wait in the outbox.", app.store.totals.rows)
-    if not ended:
-        # A thread is inside a long call of the model or a bridge. What it does is not acknowledged, so nothing is lost.
+    if not ended or threading.active_count() > 1:
+        # A thread is inside a long call of the model, of a bridge, or of a library that a bridge uses, and Python would
+        # wait for it. What it does is not acknowledged, so nothing is lost.
         logging.shutdown()
         os._exit(code)
     return code

@@ -11,12 +11,13 @@ from typing import Any
 import yaml
 
 from processor import settings as configuration
-from processor.app import filter_problems, open_model
+from processor.assembly import filter_problems, open_model
+from processor.bridges.iothub import identity
 from processor.errors import ConfigurationError, FilterRejected, ModelError, ModelMisfit, Problem
 from processor.filter import FilterDocument, all_problems, to_plain
 from processor.model.onnx_model import OnnxModel
 from processor.mqtt.client import new_client
-from processor.settings import FilesBridge, Settings, client_options, read_filter
+from processor.settings import BridgeSettings, FilesBridge, HubBridge, Settings, client_options, read_filter
 from processor.units import duration_text, size_text
 
 
@@ -66,12 +67,20 @@ def check(path: Path) -> Checked:
 
 
 def _client_problems(settings: Settings) -> Sequence[Problem]:
-    """Return what is wrong with the files that the connection needs."""
-    try:
-        new_client(client_id="check", **client_options(settings))
-    except ConfigurationError as error:
-        return error.problems
-    return ()
+    """Return what is wrong with the files that the connections need."""
+    problems: list[Problem] = []
+    if settings.broker is not None:
+        try:
+            new_client(client_id="check", **client_options(settings))
+        except ConfigurationError as error:
+            problems += error.problems
+    for bridge in settings.bridges:
+        if isinstance(bridge, HubBridge):
+            try:
+                identity.load(bridge, settings)
+            except ConfigurationError as error:
+                problems += error.problems
+    return problems
 
 
 def _model_settings(data: Mapping[str, Any], directory: Path) -> Settings | None:
@@ -105,11 +114,13 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
     """Yield what the processor will do, as headings and lines; a heading is empty where it is the one before."""
     settings, model = checked.settings, checked.model
     broker, window = settings.broker, settings.model.window
-    yield "processor", f"{settings.id}, at {settings.root}/… on {configuration.without_password(broker.url)}"
+    where = f"at {settings.root}/… on {configuration.without_password(broker.url)}" if broker else "without a broker"
+    yield "processor", f"{settings.id}, {where}"
     for source in settings.sources:
         time = f"time from {source.time}" if source.time else "time of arrival"
-        topics = ", ".join(source.topics)
-        yield f"source {source.name}", f"{topics} at QoS {source.qos}, {source.format}, stream {source.stream}, {time}"
+        inlets = [f"{', '.join(source.topics)} at QoS {source.qos}"] if source.topics else []
+        inlets += [f"the input {source.input}"] if source.input else []
+        yield f"source {source.name}", f"{' and '.join(inlets)}, {source.format}, stream {source.stream}, {time}"
         for topic in source.topics:
             if topic.startswith(f"{settings.topic_prefix}/"):
                 yield "", f"NOTE: nothing comes from {topic}: messages under topic_prefix are never readings"
@@ -123,7 +134,7 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
             yield heading, line
     yield from _filter_lines(checked.filter)
     for bridge in settings.bridges:
-        to = str(settings.path(bridge.path)) if isinstance(bridge, FilesBridge) else f"{settings.root}/accepted/<rule>"
+        to = _other_side(bridge, settings)
         yield "samples to", f"{bridge.type}: {to}" + (f" ({bridge.name})" if bridge.name != bridge.type else "")
     if not settings.bridges:
         yield "samples to", "nowhere: there is no bridge"
@@ -131,6 +142,13 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
     until = f"{size_text(outbox.max_bytes)} or {duration_text(outbox.max_age)}, then {outbox.when_full}"
     yield "outbox", f"{settings.path(settings.state_dir)}, up to {until}"
     yield "http", settings.http.listen if settings.http else "off"
+
+
+def _other_side(bridge: BridgeSettings, settings: Settings) -> str:
+    """Return where a bridge's samples go."""
+    if isinstance(bridge, HubBridge):
+        return f"as {identity.describe(identity.load(bridge, settings).identity)}"
+    return str(settings.path(bridge.path)) if isinstance(bridge, FilesBridge) else f"{settings.root}/accepted/<rule>"
 
 
 def _fields(settings: Settings) -> str:

@@ -12,23 +12,21 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 import typer
 
 from processor import __version__
+from processor.commands import recordings
+from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
 from processor.errors import ConfigurationError, MladeError, ModelError
 
 _REJECTED: Final = 1
 _BAD_CONFIGURATION: Final = 2
-_NO_ANSWER: Final = 3
-
-Answer = TypeVar("Answer")
 
 app = typer.Typer(
     help="Collect the right training data at the edge.",
@@ -52,10 +50,6 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
-
-
-Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The processor's configuration file.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the broker, and for the answer.")]
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -111,13 +105,13 @@ def status(
     config: Config,
     *,
     timeout: Timeout = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print whether the processor is online, its filter, counters, outbox and bridges."""
     from processor import printing, remote, settings  # noqa: PLC0415
 
     loaded = settings.load(config)
-    found = _answer(lambda: remote.get_status(loaded, timeout))
+    found = answer(lambda: remote.get_status(loaded, timeout))
     if as_json:
         body = {
             "id": loaded.id,
@@ -129,7 +123,12 @@ def status(
     else:
         rows = [("processor", f"{loaded.root}"), *printing.status_rows(found, datetime.now(UTC))]
         printing.print_rows(rows, sys.stdout)
-    raise typer.Exit(0 if found.online else _NO_ANSWER)
+    raise typer.Exit(0 if found.online else NO_ANSWER)
+
+
+app.command()(recordings.record)
+app.command()(recordings.replay)
+app.command()(recordings.suggest)
 
 
 @filters.command("get")
@@ -138,7 +137,7 @@ def get_filter(config: Config, timeout: Timeout = 5.0) -> None:
     from processor import printing, remote, settings  # noqa: PLC0415
 
     loaded = settings.load(config)
-    state = _answer(lambda: remote.get_filter(loaded, timeout))
+    state = answer(lambda: remote.get_filter(loaded, timeout))
     typer.echo(printing.filter_yaml(state), nl=False)
 
 
@@ -160,7 +159,7 @@ def set_filter(
         raise typer.BadParameter("give either a FILE or --clear")
     payload = b"" if file is None else file.read(MAX_BYTES + 1)
     loaded = settings.load(config)
-    state = _answer(lambda: remote.set_filter(loaded, payload, timeout))
+    state = answer(lambda: remote.set_filter(loaded, payload, timeout))
     if state.status == "applied":
         typer.echo(printing.filter_line(state))
         return
@@ -187,7 +186,7 @@ def watch_filter(config: Config, timeout: Timeout = 5.0) -> None:
             print(time, line, flush=True)  # noqa: T201 - a command's output, at once also into a pipe
 
     try:
-        _answer(print_changes)
+        answer(print_changes)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -242,17 +241,6 @@ def demo(
     from processor.demo.command import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(seconds=seconds, speed=speed, out=out, as_json=as_json))
-
-
-def _answer(ask: Callable[[], Answer]) -> Answer:
-    """Return what was asked for; exit with 3 and a sentence when nobody answers."""
-    from processor.remote import NoAnswer  # noqa: PLC0415
-
-    try:
-        return ask()
-    except NoAnswer as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(_NO_ANSWER) from None
 
 
 def main() -> None:

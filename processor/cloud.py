@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 
 _MOST_REQUESTS: Final = 1000
 _MOST_NOTICES: Final = 1000
+_MOST_BYTES: Final = 32 << 20
+"""Of messages on inputs that were not taken yet."""
 
 
 class Desired(NamedTuple):
@@ -70,6 +72,7 @@ class CloudLink:
         """Start with nothing on either side."""
         self._lock = threading.Lock()
         self._requests: deque[Request] = deque()
+        self._bytes = 0  # of the inputs among them
         self._notices: deque[Notice] = deque()
         self._reported: dict[str, Any] | None = None
         self._news = _News(_nothing, _nothing)
@@ -84,17 +87,24 @@ class CloudLink:
 
     def ask(self, request: Request) -> bool:
         """Leave a request for the pipeline; whether there was room for it."""
+        size = len(request.payload) if isinstance(request, Input) else 0
         with self._lock:
-            if len(self._requests) >= _MOST_REQUESTS:
+            if len(self._requests) >= _MOST_REQUESTS or (size and self._bytes + size > _MOST_BYTES):
                 return False
             self._requests.append(request)
+            self._bytes += size
         self._news.requested()
         return True
 
     def take(self) -> Request | None:
         """Return the oldest request that was not taken yet. The pipeline thread."""
         with self._lock:
-            return self._requests.popleft() if self._requests else None
+            if not self._requests:
+                return None
+            request = self._requests.popleft()
+            if isinstance(request, Input):
+                self._bytes -= len(request.payload)
+            return request
 
     def report(self, properties: dict[str, Any]) -> None:
         """Say what the twin's reported properties are to be, over what was said before. The pipeline thread."""

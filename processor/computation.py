@@ -76,8 +76,21 @@ class Computation:
         revision: int,
         paused: bool = False,
         fields: Mapping[str, Sequence[str]],
+        samples: bool = True,
     ) -> None:
-        """Put the parts together; `fields` are each source's, by its name."""
+        """Put the parts together.
+
+        Args:
+            processor: its id.
+            intake: decodes messages.
+            windows: every stream's.
+            model: judges windows.
+            selection: the filter in force.
+            revision: the filter's.
+            paused: whether every window is refused.
+            fields: each source's, by its name.
+            samples: whether accepted windows become samples; for who only counts, making them takes too long.
+        """
         self.windows = windows
         self.model = model
         self.revision = revision
@@ -85,6 +98,7 @@ class Computation:
         self._processor = processor
         self._intake = intake
         self._fields = fields
+        self._makes_samples = samples
         self.selection = selection
         if selection.context is not None:
             selection.context.retain([name for _, name in windows.streams()])
@@ -104,6 +118,15 @@ class Computation:
     def _look_back(self, selection: Selection) -> LookBack:
         history, follow = needed(selection.document, self.windows.shape.step)
         return self.windows.looking_back(history, follow=follow)
+
+    def resize(self, size: int, model: Model) -> None:
+        """Have windows of another size, empty, and the model that judges them. Between two batches."""
+        self.windows.begin_anew(size)
+        self.model = model
+        context = self.selection.context
+        if context is not None:
+            context.retain(())
+            context.use(self.selection.document, self.windows.shape)
 
     def memory(self, selection: Selection) -> dict[str, Any]:
         """Return what has to be on disk, as JSON holds it, before a filter is in force."""
@@ -147,16 +170,17 @@ class Computation:
         found = self._candidates(windows, predictions, failures)
         judgement = self.selection.judge(found.windows, predictions, found.names, found.uniform, paused=self.paused)
         rules = self.selection.document.rules
+        accepted_rows = np.flatnonzero(judgement.verdicts.rule >= 0).tolist() if self._makes_samples else ()
         samples = {
             row: found.sample(
                 row,
                 rules[int(judgement.verdicts.rule[row])],
                 self.selection.explanation(judgement.verdicts, row, self.revision),
             )
-            for row in np.flatnonzero(judgement.verdicts.rule >= 0).tolist()
+            for row in accepted_rows
         }
         accepted = outgoing = list(samples.values())
-        if self.selection.context is not None:
+        if self.selection.context is not None and self._makes_samples:
             outgoing = self._with_context(
                 self.selection.context, windows, failures, found=found, judgement=judgement, samples=samples
             )

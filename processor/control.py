@@ -1,4 +1,4 @@
-"""The filter in force: where it came from, what was answered, and what survives a restart. And commands.
+"""The filter in force: where it came from, what was answered, and what survives a restart.
 
 Everything here happens on the pipeline thread, between two batches, at the place in the stream where it was asked for.
 """
@@ -10,9 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-import msgspec
+from typing import Any, Literal
 
 from processor.errors import ConfigurationError, FilterRejected, Problem
 from processor.events import timestamp
@@ -21,7 +19,6 @@ from processor.filter import FilterDocument, all_problems, parse_filter, to_plai
 log = logging.getLogger(__name__)
 
 FilterSource = Literal["file", "topic", "twin"]
-COMMANDS: Final = ("heartbeat", "pause", "resume", "flush", "status", "reload_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class FilterControl:
         if kept is not None:
             self._seen = dict(kept["seen"])
             self.revision = kept["revision"]
-            self.answer = kept["answer"]
+            self.answer = kept["answer"] | {"active_source": kept["source"]}
         if kept is None or not self._resume(kept):
             self._apply(document, "file", self._file_digest, now)
         self._seen["file"] = self._file_digest
@@ -102,29 +99,31 @@ class FilterControl:
         self.active, self._source = document, kept["source"]
         return True
 
-    def offer(self, payload: bytes, source: FilterSource, now: int, *, cut_from: int = 0) -> Offer:
+    def offer(self, payload: bytes, source: FilterSource, now: int, *, problems: Sequence[Problem] = ()) -> Offer:
         """Look at a document from `source`; an empty one returns to the file's filter. Changes nothing by itself.
 
         Args:
             payload: the document.
             source: where it came from.
             now: wall time, ns since the Unix epoch.
-            cut_from: the document's whole length in bytes, where `payload` is only the beginning of it.
+            problems: why it is rejected, whatever it says.
         """
         digest = _digest(payload)
         if self._seen.get(source) == digest:
             return Offer(self.active, changed=False, memory=None, install=lambda: None)
         later = copy(self)
-        changed = later._consider(payload, source, now, digest, cut_from)  # noqa: SLF001 - a copy of ourselves
+        changed = later._consider(payload, source, now, digest, problems)  # noqa: SLF001 - a copy of ourselves
         return Offer(later.active, changed, later.memory(), lambda: self.__dict__.update(later.__dict__))
 
-    def _consider(self, payload: bytes, source: FilterSource, now: int, digest: str, cut_from: int) -> bool:
+    def _consider(
+        self, payload: bytes, source: FilterSource, now: int, digest: str, problems: Sequence[Problem]
+    ) -> bool:
         """Apply or reject a document that is new from its source; whether another filter is in force then."""
         self._seen = self._seen | {source: digest}
         if not payload.strip():
             return self._return_to_file(source, digest, now)
         try:
-            document = self._read(payload, cut_from)
+            document = self._read(payload, problems)
         except FilterRejected as error:
             self._reject(error.problems, source, digest)
             return False
@@ -132,9 +131,9 @@ class FilterControl:
         log.info("Filter revision %d from the %s is in force.", self.revision, source)
         return True
 
-    def _read(self, payload: bytes, cut_from: int) -> FilterDocument:
-        if cut_from:
-            raise FilterRejected([Problem("", f"{cut_from} bytes; broker.max_payload allows less")])
+    def _read(self, payload: bytes, problems: Sequence[Problem]) -> FilterDocument:
+        if problems:
+            raise FilterRejected(problems)
         try:
             document = parse_filter(payload)
         except FilterRejected as error:
@@ -149,7 +148,8 @@ class FilterControl:
             self._apply(self._file, "file", digest, now)
             log.info("The %s's filter was removed: the file's is in force, revision %d.", source, self.revision)
         else:
-            self.answer = self.answer | {"status": "applied", "sha256": digest, "source": "file", "errors": []}
+            said = {"status": "applied", "sha256": digest, "source": "file", "active_source": "file", "errors": []}
+            self.answer = self.answer | said
         return changed
 
     def _apply(self, document: FilterDocument, source: FilterSource, digest: str, now: int) -> None:
@@ -161,6 +161,7 @@ class FilterControl:
             "sha256": digest,
             "applied_at": timestamp(now),
             "source": source,
+            "active_source": source,
             "errors": [],
             "active": to_plain(document),
         }
@@ -173,6 +174,7 @@ class FilterControl:
             "sha256": digest,
             "applied_at": self.answer["applied_at"],
             "source": source,
+            "active_source": self._source,
             "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
             "active": to_plain(self.active),
         }
@@ -186,35 +188,6 @@ class FilterControl:
             "active": to_plain(self.active),
             "answer": self.answer,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What someone asks of the processor.
-
-    Attributes:
-        name: one of `COMMANDS`.
-        id: what the asker called it, returned with the answer.
-    """
-
-    name: str
-    id: object
-
-
-def parse_command(payload: bytes) -> Command | str:
-    """Return the command in a payload, or a sentence that says what is wrong with it."""
-    expected = f'expected {{"command": …, "id": …}} with one of {", ".join(COMMANDS)}'
-    try:
-        data = msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return f"not JSON ({error}); {expected}"
-    if not isinstance(data, dict) or not isinstance(data.get("command"), str):
-        return f"no command; {expected}"
-    if isinstance(data.get("id"), dict | list):
-        return "the id is an object or an array; expected text or a number"
-    if data["command"] not in COMMANDS:
-        return f"unknown command {data['command']!r:.60}; {expected}"
-    return Command(data["command"], data.get("id"))
 
 
 def _digest(payload: bytes) -> str:

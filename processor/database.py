@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from processor.errors import StateError, StateForeign, StateFull
+from processor.reserve import share
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,11 @@ FILE_NAME: Final = "mlade.db"
 _APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
 _VERSION: Final = 3
 _WAL_PAGES: Final = 1000
-"""Pages of 4 KiB in SQLite's log from which on a commit writes them back into the file; the log then begins anew."""
+"""Pages in SQLite's log from which on a commit writes them back into the file; the log then begins anew."""
+_PAGE: Final = 4096
+_WAL_SHARE: Final = 4
+"""Of a smaller reserve, the log takes at most this part before that, and a transaction: they have to fit into the file
+when the disk is full, since nothing can be deleted before."""
 _WAL_LIMIT: Final = 64 << 20
 """Bytes that the log's file keeps after a transaction that was larger."""
 _CHECKED: Final = 64 << 20
@@ -155,8 +160,8 @@ class WriteLock:
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit what is done inside, or nothing of it. The caller holds the store's lock."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     except BaseException:
@@ -165,14 +170,16 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def configure(connection: sqlite3.Connection) -> None:
+def configure(connection: sqlite3.Connection, directory: Path) -> None:
     """Set what every connection needs to keep the log small: whoever commits writes it back, under the store's lock.
 
     Deleted content is not overwritten, which Debian's SQLite does unless told otherwise: to let a sample go would cost
     as much writing as to keep it.
     """
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+    kept = share(directory)
+    pages = max(1, min(_WAL_PAGES, kept // _WAL_SHARE // _PAGE))
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT if pages == _WAL_PAGES else kept}")
     connection.execute("PRAGMA secure_delete = FAST")
 
 
@@ -212,7 +219,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         version = _examine(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        configure(connection)
+        configure(connection, path.parent)
         if version != _VERSION:
             _bring_up_to_date(connection, version)
     except BaseException:

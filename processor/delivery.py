@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Final
 
 from processor.errors import BridgeError
+from processor.gathering import Gathering
 from processor.ledger import FIRST_DELAY, Ledger, jittered, next_delay
-from processor.outbox import Claim, Outbox, Waiting
+from processor.outbox import Claim, Outbox
 from processor.protocols import Bridge, Clock
 
 log = logging.getLogger(__name__)
 
 _NOTHING_TO_DO: Final = 3600.0
 """Seconds to wait when nothing waits; a notification ends it."""
+_IDLE: Final = 1.0
+"""Seconds between two looks at a bridge that has nothing to deliver."""
 _AT_THE_END: Final = 2.0
 """Seconds for what is left when the process stops; the rest stays in the outbox."""
 
@@ -54,11 +57,15 @@ class Delivery:
         self._stopping = False
         self._flush_wanted = 0
         self._flush_done = 0
-        self._since: float | None = None  # when the oldest unclaimed sample was first seen
+        self._gathering = Gathering(bridge)
 
     def notify(self) -> None:
         """There may be something new. Any thread."""
         self._wake.set()
+
+    def figures(self) -> Mapping[str, float]:
+        """Return what the bridge counts itself. Any thread."""
+        return self._bridge.figures()
 
     def flush(self) -> int:
         """Ask for everything to be delivered now; returns a number for `flushed`. Any thread."""
@@ -92,7 +99,6 @@ class Delivery:
                 try:
                     pause = self._round(at_once=stopping or flush > self._flush_done)
                     delay = 0.0
-                    self._went_well()
                 except (BridgeError, sqlite3.Error) as error:
                     if isinstance(error, sqlite3.Error):
                         self._outbox.raise_if_hopeless(error)
@@ -140,78 +146,76 @@ class Delivery:
         """Wait for news; new samples do not end a pause after a failure, a stop does."""
         until = self._clock.monotonic() + seconds
         while (left := until - self._clock.monotonic()) > 0:
-            if self._wake.wait(min(left, 1.0)):
+            trouble = self._bridge.idle()
+            if not backing_off:
+                self._look_at(trouble)
+            woken = self._wake.wait(min(left, _IDLE, self._seconds_until_due() or _IDLE))
+            if woken:
                 self._wake.clear()
-                # While samples gather for a delivery that is due later, more of them change nothing.
-                news = not backing_off and (self._since is None or self._due(at_once=False))
-                if news or self._stopping or self._flush_wanted > self._flush_done:
-                    return
+            # While samples gather for a delivery that is due later, more of them change nothing.
+            news = not backing_off and (woken or self._gathering.bytes) and not self._seconds_until_due()
+            if news or self._stopping or self._flush_wanted > self._flush_done:
+                return
             self._count()
-            self._bridge.idle()
+
+    def _look_at(self, trouble: str | None) -> None:
+        """Say what a bridge has noticed while nothing was to be delivered."""
+        text = "; ".join(filter(None, (self._ledger.complaint(), trouble))) or None
+        if trouble is not None and text != self.state.error:
+            log.warning("Bridge %r: %s.", self.name, trouble)
+        elif text is None and self.state.error is not None:
+            log.info("Bridge %r works again.", self.name)
+        self.state.error = text
+
+    def _seconds_until_due(self) -> float:
+        return self._gathering.seconds_until_due(self._outbox.waiting_bytes, self._clock.monotonic())
 
     def _round(self, *, at_once: bool) -> float:
         """Make one delivery if one is due; return the seconds until the next may be, 0 for at once."""
         self._ledger.settle()
-        claims = self._outbox.claimed(max(self._bridge.shipment.claims, 1))
+        most = max(self._bridge.shipment.claims, 1)
+        claims = self._outbox.claimed(most)
+        if not claims and not self._outbox.waiting:
+            self._gathering.forget()
+            self._ledger.forget_holds()
+            return _NOTHING_TO_DO
+        pause = 0.0
+        if len(claims) < most:  # else what is claimed already leaves first
+            chosen, pause = self._choose(most - len(claims), at_once=at_once)
+            claims += chosen
         if not claims:
-            if not self._outbox.waiting:
-                self._since = None
-                self._ledger.forget_holds()
-                return _NOTHING_TO_DO
-            now = self._clock.monotonic()
-            if self._since is None:
-                self._since = now
-            if not self._due(at_once=at_once):
-                return max(0.01, self._since + self._bridge.shipment.linger - now)
-            claims = self._choose()
-            if not claims:
-                return min(self._ledger.seconds_until_retry(), _NOTHING_TO_DO)
+            return pause
         said = self._ledger.said
         try:
             self._bridge.deliver(claims, self._ledger)
         finally:
             self._ledger.settle()
+        self._went_well()
         return 0.0 if self._ledger.said > said else FIRST_DELAY
 
-    def _due(self, *, at_once: bool) -> bool:
-        shipment = self._bridge.shipment
-        if at_once or not shipment.linger or self._outbox.waiting_bytes >= shipment.max_bytes:
-            return True
-        return self._since is not None and self._clock.monotonic() >= self._since + shipment.linger
+    def _choose(self, free: int, *, at_once: bool) -> tuple[list[Claim], float]:
+        """Put together what leaves next: up to `free` claims, or what is delivered without.
 
-    def _choose(self) -> list[Claim]:
-        """Put together what leaves next; nothing when all that waits is held."""
-        shipment, bridge = self._bridge.shipment, self._bridge
-        parts = max(shipment.claims, 1)
-        while waiting := self._outbox.peek(shipment.samples * parts, shipment.max_bytes * parts, self._ledger.held()):
+        Returns:
+            The claims, and where there are none the seconds until there may be.
+        """
+        shipment, gathering = self._bridge.shipment, self._gathering
+        now = self._clock.monotonic()
+        pause = 0.0 if at_once else gathering.seconds_until_due(self._outbox.waiting_bytes, now)
+        if pause > 0:
+            return [], max(0.01, pause)
+        while True:
+            size = shipment.max_bytes * free + (gathering.bytes if shipment.claims > 1 else 0)
+            waiting, more = self._outbox.look(
+                shipment.samples * free, size, self._ledger.held(), overhead=shipment.overhead
+            )
+            if not waiting:
+                gathering.forget()
+                return [], min(self._ledger.seconds_until_retry(), _NOTHING_TO_DO)
+            parcels = gathering.choose(waiting, free, now, more=more, at_once=at_once)
+            if not parcels:
+                return [], max(0.01, gathering.seconds_until_due(gathering.bytes, now))
             if not shipment.claims:
-                return [Claim(0, "", list(takewhile(lambda sample: bridge.together(waiting[0], sample), waiting)))]
-            parcels = self._pack(waiting)
-            claims = self._outbox.claim([(bridge.name(parcel[0]), parcel) for parcel in parcels])
-            if sum(map(len, parcels)) == len(waiting):
-                self._since = None
-            if claims:  # not all of it has aged out meanwhile
-                return claims
-        return []
-
-    def _pack(self, waiting: list[Waiting]) -> list[list[Waiting]]:
-        """Sort samples into parcels of what goes together, within the bounds of each and of their number."""
-        shipment, together = self._bridge.shipment, self._bridge.together
-        parcels: list[list[Waiting]] = []
-        filling: list[int] = []  # which of them take more
-        room: list[int] = []  # bytes that each can still take
-        for sample in waiting:
-            at = next((at for at in filling if together(parcels[at][0], sample)), None)
-            if at is not None and (sample.size > room[at] or len(parcels[at]) >= shipment.samples):
-                filling.remove(at)
-                at = None
-            if at is None:
-                if len(parcels) == shipment.claims:
-                    continue
-                at = len(parcels)
-                parcels.append([])
-                filling.append(at)
-                room.append(shipment.max_bytes)
-            parcels[at].append(sample)
-            room[at] -= sample.size
-        return parcels
+                return [Claim(0, "", parcels[0])], 0.0
+            if claims := self._outbox.claim([(self._bridge.name(parcel[0]), parcel) for parcel in parcels]):
+                return claims, 0.0  # else all of it has aged out meanwhile

@@ -72,7 +72,7 @@ def parse(text: bytes | str, *, max_bytes: int | None = None) -> object:
         # What is not JSON, or not ours, the YAML parser reads, or says where it is wrong.
         with contextlib.suppress(ValueError, RecursionError):
             value: object = json.loads(decoded, object_pairs_hook=_without_repeats, parse_constant=_not_json)
-            if _is_plain(value):
+            if is_plain(value):
                 return value
     return _parse_yaml(decoded)
 
@@ -97,7 +97,7 @@ def _not_json(name: str) -> object:
     raise ValueError(name)
 
 
-def _is_plain(value: object, depth: int = 0) -> bool:
+def is_plain(value: object, depth: int = 0) -> bool:
     """Whether `value` is no deeper than allowed and all its text can be stored."""
     if isinstance(value, str):
         return _UNSTORABLE.search(value) is None
@@ -106,7 +106,7 @@ def _is_plain(value: object, depth: int = 0) -> bool:
     if depth == MAX_DEPTH:
         return False
     below = (*value, *value.values()) if isinstance(value, dict) else value
-    return all(_is_plain(item, depth + 1) for item in below)
+    return all(is_plain(item, depth + 1) for item in below)
 
 
 def _parse_yaml(text: str) -> object:
@@ -245,6 +245,8 @@ def _located(detail: ErrorDetails, data: dict[str, object], known: Sequence[str]
             node = node[part] if part < len(node) else None
         elif position < len(detail["loc"]) or detail["type"] not in {"missing", "flaw"}:
             continue
+        elif isinstance(node, dict) and part == node.get("type"):
+            continue  # a union's tag: the flaw is of the section as a whole
         location.append(part)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden" and len(location) == 1:
@@ -286,6 +288,8 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "union_tag_invalid": "{discriminator} to be one of {expected_tags}",
 }
 _SECRET: Final = re.compile(r"password|secret|connection_string")
+_SECRET_TEXT: Final = re.compile(r"SharedAccess|connection_string|password", re.IGNORECASE)
+"""In a text that should have been something else: a list of bridges in the environment, say, with a comma missing."""
 _QUOTED_LITERAL: Final = re.compile(r"(?<![^ ])'([^']*)'(?=,| |$)")
 
 
@@ -323,7 +327,8 @@ def _in_words(detail: ErrorDetails, path: str) -> tuple[str, str]:
         return str(context["actual_length"]), expected
     if detail["type"] == "union_tag_invalid":
         return describe(context["tag"]), expected
-    return "another value" if _SECRET.search(path) else describe(value), expected
+    is_secret = _SECRET.search(path) or (isinstance(value, str) and _SECRET_TEXT.search(value))
+    return "another value" if is_secret else describe(value), expected
 
 
 def path_of(location: Iterable[str | int]) -> str:

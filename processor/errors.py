@@ -10,6 +10,7 @@ MladeError                      everything mlade raises on purpose; its text is 
 │   ├── StateLocked             another process owns it
 │   ├── StateForeign            the file in it was written by a newer program
 │   └── StateFull               no room on the disk; the same transaction may be tried again
+├── RecordingError              a recording cannot be read or written
 └── BridgeError                 a bridge could not deliver; tried again after a pause
 """
 
@@ -107,6 +108,10 @@ class StateForeign(StateError):
 
 class StateFull(StateError):
     """There is no room to commit; nothing was changed and the same work may be tried again."""
+
+
+class RecordingError(MladeError):
+    """A recording cannot be read or written."""
 
 
 class BridgeError(MladeError):

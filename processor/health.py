@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -22,6 +24,7 @@ class _Server(ThreadingHTTPServer):
     """Answers a bounded number of requests at a time."""
 
     daemon_threads = True
+    request_queue_size = _CLIENTS  # of 5, the default, more than that at once wait a second and longer
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._room = threading.BoundedSemaphore(_CLIENTS)
@@ -93,13 +96,22 @@ class HealthServer:
                 log.debug("HTTP %s: %s", self.address_string(), format % args)
 
         host, _, port = listen.rpartition(":")
-        self._server = _Server((host.strip("[]"), int(port)), Handler)
+        self._host = host.strip("[]")
+        self._server = _Server((self._host, int(port)), Handler)
         self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="health", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        """Answer requests. The health thread; `serve_forever` would wake it ten times a second for nothing."""
+        while not self._closing:
+            self._server.handle_request()
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._closing = True
+        with suppress(OSError):  # one last client, to wake the thread
+            socket.create_connection((self._host, self.port), timeout=1.0).close()
         self._thread.join()
+        self._server.server_close()

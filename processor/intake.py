@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ from processor.mqtt.properties import subscription_identifiers
 from processor.protocols import Decoder
 from processor.retained import RetainedCopies
 from processor.settings import Source
-from processor.types import DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
+from processor.types import INPUTS, DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
 from processor.windows import WindowBuffer
 
 _MOST_IDENTIFIERS: Final = 268_435_455
@@ -89,7 +89,9 @@ class Intake:
         decoders: Sequence[Decoder],
         windows: WindowBuffer,
         prefix: str,
+        *,
         copies: RetainedCopies | None = None,
+        held: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         """Prepare.
 
@@ -99,6 +101,8 @@ class Intake:
             windows: opens the streams' slots.
             prefix: topics under it are processors' own and never readings.
             copies: tells retained messages that were read before; None: there are none.
+            held: returns the filters that a message may have a copy for, first the one whose copy counts; another
+                object whenever they change. None: the sources'.
         """
         self._copies = copies
         self._sources = sources
@@ -106,12 +110,19 @@ class Intake:
         self._windows = windows
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
-        self._filters = [(identifier(text), position, text) for position, text in filters(sources)]
+        self._filters = filters(sources)
+        self._inputs = {INPUTS + one.input: position for position, one in enumerate(sources) if one.input}
+        own = [text for _, text in self._filters]
+        self._ask_held = held or (lambda: own)
+        self._held = self._ask_held()
 
     def take(self, messages: Sequence[Message]) -> Taken:
         """Return the readings in a batch of messages, in arrival order."""
         piles = [_Pile() for _ in self._sources]
         taken = Taken(self._nothing(), np.empty(0, np.int64))
+        if self._ask_held() is not self._held:
+            self._held = self._ask_held()
+            self._routes.clear()
         routes = self._routes
         unused: list[tuple[int, DeadLetter]] = []
         for position, message in enumerate(messages):
@@ -119,7 +130,7 @@ class Intake:
             if (
                 route.source < 0
                 or (message.retain and self._came_before(message, route, messages[:position]))
-                or (route.identifier and not _is_copy(message, route.identifier))
+                or (route.identifier and not is_copy(message, route.identifier))
             ):
                 taken.ignored += 1
             elif message.oversize or route.problem:
@@ -207,14 +218,16 @@ class Intake:
         return route
 
     def _find(self, topic: str) -> _Route:
-        if topic.startswith(self._own):
+        own = self._inputs.get(topic)
+        if own is not None:
+            topic = topic.removeprefix(INPUTS)
+            position = own
+        else:
+            position = -1 if topic.startswith(self._own) else source_of(self._filters, topic)
+        if position < 0:
             return _Route(-1)
-        matching = [(number, position) for number, position, text in self._filters if topics.matches(text, topic)]
-        if not matching:
-            return _Route(-1)
-        number, position = matching[0]
         source = self._sources[position]
-        route = _Route(position, number if len(matching) > 1 else 0)
+        route = _Route(position, counting_copy(self._held, topic) if own is None else 0)
         try:
             text = _render(source, topic)
         except IndexError:
@@ -250,6 +263,17 @@ def identifier(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % _MOST_IDENTIFIERS + 1
 
 
+def source_of(filters: Sequence[tuple[int, str]], topic: str) -> int:
+    """Return the position of the source that a topic's messages feed, -1 for none; `filters` as that returns them."""
+    return next((position for position, text in filters if topics.matches(text, topic)), -1)
+
+
+def counting_copy(held: Iterable[str], topic: str) -> int:
+    """Return the subscription whose copy of a message counts where several filters match its topic; else 0."""
+    matching = [text for text in held if topics.matches(text, topic)]
+    return identifier(matching[0]) if len(matching) > 1 else 0
+
+
 def _render(source: Source, topic: str) -> list[str]:
     """Return the stream's key; in two parts where the rest of it is in the payload."""
     levels = topic.split("/")
@@ -268,7 +292,7 @@ def _render(source: Source, topic: str) -> list[str]:
     return parts
 
 
-def _is_copy(message: Message, identifier: int) -> bool:
+def is_copy(message: Message, identifier: int) -> bool:
     """Whether this is the copy of the subscription that counts; brokers without identifiers send one copy only."""
     identifiers = subscription_identifiers(message.properties)
     return not identifiers or identifier in identifiers

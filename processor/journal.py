@@ -67,6 +67,13 @@ class Journal:
         if streams:
             log.info("Restored the windows of %d streams.", len(streams))
 
+    def begin_anew(self) -> None:
+        """Know nothing: the windows have begun anew, and the store has dropped what it kept of them."""
+        self._next = np.zeros(0, np.int64)
+        self._rows.clear()
+        self._bytes = 0
+        self._known = set()
+
     def _fit(self) -> None:
         missing = len(self._windows.names) - len(self._next)
         if missing > 0:

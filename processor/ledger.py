@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import random
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from processor.outbox import Claim, Outbox, Waiting
 from processor.protocols import Clock
@@ -100,6 +100,10 @@ class Ledger:
         self._refused.append((sample, why))
         self._settle_now_and_then()
 
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """See `protocols.Handover`."""
+        self._outbox.remember(memory)
+
     def hold(self, sample: Waiting, why: str) -> None:
         """See `protocols.Handover`."""
         self.said += 1
@@ -156,6 +160,7 @@ class Ledger:
                     "Bridge %r cannot deliver sample %s: %s. It is a dead letter now.", self._bridge, sample.id, why
                 )
             logged = min(_LOGGED, logged + len(some))
+        self._outbox.write_memory()
 
     def _settle_now_and_then(self) -> None:
         """Within a delivery a store that cannot take note of anything must not end it; its end will find out."""

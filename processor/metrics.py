@@ -55,6 +55,17 @@ METRICS: Final = (
     Declaration("bridge_delivered", "counter", "Samples a bridge confirmed", ("bridge",)),
     Declaration("bridge_failures", "counter", "Deliveries that failed and are tried again", ("bridge",)),
     Declaration("bridge_waiting", "gauge", "Samples a bridge has still to confirm", ("bridge",)),
+    Declaration("lost_notices", "counter", "Predictions for an IoT Edge module's output that found no room"),
+    # What some bridges count themselves; see BRIDGE_FIGURES.
+    Declaration("bridge_connected", "gauge", "Whether a bridge has a connection: 1 or 0", ("bridge",)),
+    Declaration("bridge_messages", "counter", "Messages that a hub has acknowledged", ("bridge",)),
+    Declaration("bridge_blocks", "counter", "Blocks of 4 KiB in them, each of which a hub bills", ("bridge",)),
+    Declaration("bridge_samples", "counter", "Samples in them, repeats included", ("bridge",)),
+    Declaration("bridge_uploads", "counter", "Samples uploaded because they are too large for a message", ("bridge",)),
+    Declaration(
+        "bridge_window", "gauge", "Messages that may be under way; fewer where the hub pushes back", ("bridge",)
+    ),
+    Declaration("bridge_quota_left", "gauge", "Blocks that may still be sent today, until midnight UTC", ("bridge",)),
     # The connection and the disk.
     Declaration("broker_connected", "gauge", "Whether the broker is connected: 1 or 0"),
     Declaration("broker_connects", "counter", "Connections made to the broker"),
@@ -66,6 +77,9 @@ METRICS: Final = (
     ),
     Declaration("blocked", "gauge", "Whether nothing can be committed, so nothing is acknowledged: 1 or 0"),
 )
+
+BRIDGE_FIGURES: Final = ("connected", "messages", "blocks", "samples", "uploads", "window", "quota_left")
+"""What a bridge may count itself: `bridge_<name>` above, and `bridges.<bridge>.<name>` on the metrics topic."""
 
 EDGES: Final = np.linspace(0.0, 1.0, 21)
 """Upper edges of the score histograms' bins, in the measure's unit; scores outside [0, 1] fall in the outer bins."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor.clock import AgeClock
+from processor.cloud import CloudLink, Desired, Input, Method
 from processor.computation import Computation
 from processor.errors import StateFull
 from processor.journal import Journal
@@ -22,7 +23,7 @@ from processor.receipts import Receipts, pack
 from processor.reporting import Reporting
 from processor.steering import Steering
 from processor.store import RECEIPT_BYTES, RECEIPTS_KEPT, Changes, Store
-from processor.types import Message
+from processor.types import INPUTS, Message
 
 _LONGEST_CALL: Final = 0.25
 """Seconds of model time a batch should take at most, so that keep-alive, commands and shutdown are never far away."""
@@ -33,6 +34,8 @@ _INBOX_BYTES: Final = 64 << 20
 connecting anew; from a broker that keeps no session for us it is not read."""
 _BATCH_BYTES: Final = 8 << 20
 """Bytes of messages beyond which a batch waits for no more company."""
+_MOST_WISHES: Final = 100
+"""What the cloud may ask to change while nothing can be committed; the rest waits on its side of the link."""
 _DRAIN: Final = 1.0
 """Seconds for what was read before the stop."""
 
@@ -61,6 +64,7 @@ class Pipeline:
         self,
         *,
         source: Source,
+        link: CloudLink,
         computation: Computation,
         store: Store,
         journal: Journal,
@@ -74,17 +78,17 @@ class Pipeline:
         resumes: bool,
         max_batch: int,
         max_delay: float,
-        seconds_per_window: float,
     ) -> None:
         """Take what `app.build` made.
 
         Args:
             source: the connection to the broker.
+            link: what the cloud asks; it wakes `source`.
             computation: from messages to samples.
             store: where it all goes, in one transaction a batch.
             journal: which readings the store keeps for the windows.
             receipts: which messages were taken in before.
-            steering: what is not data: the filter, commands.
+            steering: what is not data: the filter, commands, the cloud's wishes.
             reporting: what we say of ourselves.
             metrics: counters.
             clock: for deadlines.
@@ -93,9 +97,9 @@ class Pipeline:
             resumes: whether the broker sends again, over a new connection, what was not acknowledged.
             max_batch: messages in a batch at most.
             max_delay: seconds that a small batch waits for company.
-            seconds_per_window: what the model takes for one.
         """
         self._source = source
+        self._link = link
         self._computation = computation
         self._store = store
         self._journal = journal
@@ -107,9 +111,10 @@ class Pipeline:
         self._age = age
         self._notify = notify
         self._resumes = resumes
-        self._limit = max(1, min(max_batch, int(_LONGEST_CALL / max(seconds_per_window, 1e-9))))
+        self._max_batch = max_batch
+        self._limit = self._most_messages()
         self._max_delay = max_delay
-        self._inbox: deque[list[Message]] = deque()  # read only; a batch, or one that steers us, each
+        self._inbox: deque[list[Message] | Desired | Method] = deque()  # read only; a batch, or what steers us, each
         self._inbox_bytes = 0
         self._passed: int | None = None  # the connection whose messages are let pass: there was no room for some
         self._work: _Work | None = None  # carried through as far as the store, which had no room yet
@@ -120,6 +125,9 @@ class Pipeline:
     def stop(self) -> None:
         """End after the batch underway. Any thread; whoever calls wakes the source too."""
         self._stopping = True
+
+    def _most_messages(self) -> int:
+        return max(1, min(self._max_batch, int(_LONGEST_CALL / max(self._computation.model.seconds_per_window, 1e-9))))
 
     def run(self) -> None:
         """Work until stopped, then finish what was read."""
@@ -134,10 +142,12 @@ class Pipeline:
 
     def step(self, timeout: float) -> None:
         """Read what has arrived, waiting up to `timeout` seconds for it, and carry it through."""
+        self._limit = self._most_messages()  # the model may be another
+        self._take_requests()
         if self._work is not None:
             self._read_while_blocked(min(timeout, _RETRY))
         else:
-            self._sort_in(self._gather(timeout))
+            self._sort_in(self._gather(0.0 if self._inbox else timeout))
         while self._advance() and self._inbox and not self._stopping:
             self._source.serve(0.0)
         if self._passed is not None and self._work is None and not self._inbox:
@@ -170,7 +180,7 @@ class Pipeline:
             if not self._resumes:
                 self._source.serve(timeout)
                 return
-            self._passed = self._inbox[-1][-1].connection
+            self._passed = max(batch[-1].connection for batch in self._inbox if isinstance(batch, list))
         kept = []
         for message in self._wanted(self._source.read(self._limit, timeout)):
             steers = self._steers(message)
@@ -181,6 +191,23 @@ class Pipeline:
             else:
                 self._metrics.add("dropped_messages")
         self._sort_in(kept)
+
+    def _take_requests(self) -> None:
+        """Put what the cloud asks into the inbox; while nothing can be committed commands are answered at once."""
+        blocked = self._work is not None
+        for _ in range(self._limit):
+            if blocked and sum(not isinstance(one, list) for one in self._inbox) >= _MOST_WISHES:
+                return
+            request = self._link.take()
+            if request is None:
+                return
+            if isinstance(request, Input):
+                if blocked:  # nobody would send it again
+                    self._metrics.add("dropped_messages")
+                else:
+                    self._sort_in([Message(INPUTS + request.name, request.payload, arrival=request.arrival)])
+            elif not (blocked and self._steering.answer_while_blocked(request)):
+                self._inbox.append(request)
 
     def _wanted(self, messages: list[Message]) -> list[Message]:
         """Return messages without those to let pass: all that the connection still brings, since their order counts."""
@@ -198,7 +225,11 @@ class Pipeline:
         """Put messages into the inbox: data of one connection in batches, what steers us alone at its place between."""
         if not messages:
             return
-        batch = self._inbox.pop() if self._inbox and not self._steers(self._inbox[-1][0]) else []
+        newest = self._inbox[-1] if self._inbox else None
+        batch: list[Message] = []
+        if isinstance(newest, list) and not self._steers(newest[0]):
+            batch = newest
+            self._inbox.pop()
         for message in messages:
             steers = self._steers(message)
             if batch and (steers or len(batch) >= self._limit or batch[-1].connection != message.connection):
@@ -217,15 +248,19 @@ class Pipeline:
         if self._work is None:
             if not self._inbox:
                 return False
-            messages = self._inbox.popleft()
-            self._inbox_bytes -= _size(messages)
-            self._work = self._steer(messages[0]) if self._steers(messages[0]) else self._process(messages)
+            self._work = self._begin(self._inbox.popleft())
         if not self._commit(self._work):
             return False
         done, self._work = self._work, None
         self._source.acknowledge(done.messages)
         done.follow_up()
         return True
+
+    def _begin(self, what: list[Message] | Desired | Method) -> _Work:
+        if not isinstance(what, list):
+            return _Work((), b"", *self._steering.apply(what))
+        self._inbox_bytes -= _size(what)
+        return self._steer(what[0]) if self._steers(what[0]) else self._process(what)
 
     def _process(self, messages: Sequence[Message]) -> _Work:
         """Carry one batch from messages to what it changes."""
@@ -247,8 +282,7 @@ class Pipeline:
         """Find out what a filter or a command changes; it is in force, and answered, when it is on disk."""
         if message.qos and not self._receipts.fresh([message]):
             return _Work([message], b"", Changes(), _nothing)
-        meta, follow_up = self._steering.apply(message)
-        return _Work([message], pack([message]), Changes(meta=meta), follow_up)
+        return _Work([message], pack([message]), *self._steering.apply(message))
 
     def _commit(self, work: _Work) -> bool:
         """Make a piece of work durable; False when there is no room for it yet."""

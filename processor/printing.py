@@ -15,7 +15,7 @@ from rich.text import Text
 
 from processor import document
 from processor.errors import ConfigurationError
-from processor.remote import FilterState, Metrics, Status
+from processor.remote import Bridge, FilterState, Metrics, Status
 from processor.units import size_text
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -57,7 +57,12 @@ _FilterDumper.add_representer(str, _quoted_where_needed)
 def filter_yaml(state: FilterState) -> str:
     """Return the filter in force as a document that `mlade filter set` takes, with its state as comments."""
     lines = [f"# {one_line(line)}\n" for line in _state_lines(state)]
-    return "".join(lines) + yaml.dump(state.active, Dumper=_FilterDumper, sort_keys=False, allow_unicode=True)
+    return "".join(lines) + as_yaml(state.active)
+
+
+def as_yaml(plain: dict[str, Any]) -> str:
+    """Return a filter as YAML that is read again as it is."""
+    return yaml.dump(plain, Dumper=_FilterDumper, sort_keys=False, allow_unicode=True)
 
 
 def _state_lines(state: FilterState) -> Iterator[str]:
@@ -116,16 +121,21 @@ def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
         yield f"accepted by {rule}", f"{count:>12}"
     outbox = metrics.outbox
     lost = ", ".join(f"{count} {reason}" for reason, count in outbox.lost.items() if count)
-    yield "outbox", f"{outbox.samples} samples, {_size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")
+    yield "outbox", f"{outbox.samples} samples, {size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")
     for name, bridge in metrics.bridges.items():
-        error = f"; {bridge.error}" if bridge.error else ""
-        yield (
-            f"bridge {name}",
-            (f"{bridge.delivered} delivered, {bridge.waiting} waiting, {bridge.failures} failed attempts{error}"),
-        )
+        yield f"bridge {name}", _bridge_line(bridge)
 
 
-def _size(count: int) -> str:
+def _bridge_line(bridge: Bridge) -> str:
+    said = [f"{bridge.delivered} delivered, {bridge.waiting} waiting, {bridge.failures} failed attempts"]
+    if bridge.messages is not None and bridge.blocks is not None:
+        left = "" if bridge.quota_left is None else f", {bridge.quota_left:.0f} left today"
+        said.append(f"{bridge.messages:.0f} messages, billed as {bridge.blocks:.0f}{left}")
+    return "; ".join([*said, *([bridge.error] if bridge.error else [])])
+
+
+def size(count: int) -> str:
+    """Return bytes for people, to a tenth."""
     for unit, bytes_in in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= bytes_in:
             return f"{count / bytes_in:.1f} {unit}"

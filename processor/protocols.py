@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
+from processor.admission import ROW_OVERHEAD
 from processor.outbox import Claim, Waiting
 from processor.types import Decoded, Floats, Message, OutputKind, Predictions, Times
 
@@ -48,6 +49,10 @@ class Source(Protocol):
         """Make a connection anew, if it is still the present one: the broker sends again what was not acknowledged."""
         ...
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask the broker to send nothing more for `filters`. Never blocks; does nothing while disconnected."""
+        ...
+
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
     ) -> None:
@@ -78,6 +83,11 @@ class Model(Protocol):
     kind: OutputKind
     labels: tuple[str, ...]
 
+    @property
+    def seconds_per_window(self) -> float:
+        """About what a window takes, in a call as large as they get."""
+        ...
+
     def infer(self, values: Floats) -> Predictions:
         """Judge W windows.
 
@@ -97,10 +107,12 @@ class Shipment(NamedTuple):
     max_bytes: int
     """The most bytes they have, one sample excepted."""
     linger: float
-    """Seconds a smaller one waits for company."""
+    """Seconds a smaller one waits for company: a claim since its oldest sample was first seen."""
     claims: int = 0
     """The most claims in one delivery. What a claim holds is fixed in the store first, under a name, so that a retry is
     identical, also after a crash. 0: nothing is claimed; what waits is delivered as it comes."""
+    overhead: int = ROW_OVERHEAD
+    """Bytes that each sample counts for beside its event."""
 
 
 class Handover(Protocol):
@@ -130,6 +142,14 @@ class Handover(Protocol):
 
     def refuse(self, sample: Waiting, why: str) -> None:
         """Say, as a clause, why the other side will never take this sample: it becomes a dead letter, counted lost."""
+        ...
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Keep something for the bridge's next start, in place of what was kept before.
+
+        It is written with the next confirmation, at the latest when the delivery ends. The last one may be lost in a
+        power cut.
+        """
         ...
 
     def hold(self, sample: Waiting, why: str) -> None:
@@ -181,8 +201,16 @@ class Bridge(Protocol):
         """
         ...
 
-    def idle(self) -> None:
-        """Keep a connection alive between deliveries. Called about once a second; neither blocks nor raises."""
+    def idle(self) -> str | None:
+        """Keep a connection alive between deliveries. Called about once a second; neither blocks nor raises.
+
+        Returns:
+            What is known to be wrong with the other side, as a clause; None where nothing is.
+        """
+        ...
+
+    def figures(self) -> Mapping[str, float]:
+        """Return what it counts itself, by the names of metrics.BRIDGE_FIGURES. Any thread; does not block."""
         ...
 
     def close(self) -> None:

@@ -54,6 +54,9 @@ class Bridge(msgspec.Struct):
     waiting: int = 0
     failures: int = 0
     error: str | None = None
+    messages: float | None = None
+    blocks: float | None = None
+    quota_left: float | None = None
 
 
 class Outbox(msgspec.Struct):

@@ -14,12 +14,13 @@ import msgspec
 import numpy as np
 
 from processor import __version__
+from processor.admission import LOSSES
+from processor.cloud import CloudLink, Notice
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.delivery import Delivery
 from processor.events import inference, timestamp, timestamps
 from processor.metrics import EDGES, Metrics
-from processor.outbox import LOSSES
 from processor.protocols import Clock, Source
 from processor.store import Store
 from processor.topics import encode_stream
@@ -92,6 +93,7 @@ class Reporting:
         publish_inference: bool,
         publish_every: float,
         extra: Callable[[], Mapping[str, float]],
+        outputs: CloudLink | None = None,
     ) -> None:
         """Take what `app.build` made.
 
@@ -108,6 +110,7 @@ class Reporting:
             publish_inference: whether every prediction is published.
             publish_every: seconds between two publications of the metrics.
             extra: metrics that the connection counts itself.
+            outputs: takes the predictions that are published, for an IoT Edge module's output; None: there is none.
         """
         self._root = root
         self._source = source
@@ -121,6 +124,7 @@ class Reporting:
         self._publish_inference = publish_inference
         self._publish_every = publish_every
         self._extra = extra
+        self._outputs = outputs
         self._blocked_by: str | None = None
         self._started = clock.monotonic()
         self._next_metrics = self._started
@@ -184,7 +188,11 @@ class Reporting:
                 "inference": inference(outcome.predictions, row),
                 "model": {"name": model.name, "sha256": model.sha256},
             }
-            self._source.publish(f"{self._root}/inference/{encode_stream(name.key)}", msgspec.json.encode(body))
+            stream, payload = encode_stream(name.key), msgspec.json.encode(body)
+            self._source.publish(f"{self._root}/inference/{stream}", payload)
+            if self._outputs is not None:
+                notice = Notice(payload, {"stream": stream, "model": model.name}, output="inference")
+                self._metrics.add("lost_notices", not self._outputs.notify(notice))
 
     def _publish_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Publish and log at a bounded rate; all of them are in the store anyway."""
@@ -261,6 +269,8 @@ class Reporting:
             metrics.set("bridge_delivered", one.state.delivered, one.name)
             metrics.set("bridge_failures", one.state.failures, one.name)
             metrics.set("bridge_waiting", one.state.waiting, one.name)
+            for name, value in one.figures().items():
+                metrics.set(f"bridge_{name}", value, one.name)
         for name, value in self._extra().items():
             metrics.set(name, value)
 
@@ -310,6 +320,7 @@ class Reporting:
                     "waiting": one.state.waiting,
                     "failures": one.state.failures,
                     "error": one.state.error,
+                    **{name: round(value) for name, value in one.figures().items()},
                 }
                 for one in self._deliveries
             },

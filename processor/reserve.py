@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,15 @@ log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "reserve"
 _MOST: Final = 16 << 20
-_SHARE: Final = 16
+_SHARE: Final = 8
 """Of a small file system, at most this part of it is kept back."""
 _PLENTY: Final = 1 << 62
+
+
+def share(directory: Path) -> int:
+    """Return how many bytes are kept back on the file system of `directory`."""
+    total, _ = _room(directory)
+    return min(_MOST, total // _SHARE)
 
 
 class Reserve:
@@ -38,8 +45,7 @@ class Reserve:
         self._path = directory / FILE_NAME
         self._lock = threading.Lock()
         self._possible = True
-        total, _ = _room(directory)
-        self.size = min(_MOST, total // _SHARE)
+        self.size = share(directory)
         self._held = self._path.exists() and self._path.stat().st_blocks * 512 >= self.size
 
     def hold(self) -> bool:
@@ -61,7 +67,8 @@ class Reserve:
             finally:
                 os.close(file)
         except OSError as error:
-            self._path.unlink(missing_ok=True)  # what it got of the room
+            with suppress(OSError):  # something else may be there, such as a directory
+                self._path.unlink()  # what it got of the room
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 log.warning(
                     "%s (%s) cannot be kept back for a full disk: %s.", self._path, size_text(self.size), error.strerror

@@ -37,7 +37,12 @@ _CLOCK_END: Final = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 _YEARS: Final = range(1700, 2201)  # well inside what 64 bits of nanoseconds hold
 
 
-def _moment(value: object) -> datetime:
+def parse_moment(value: object) -> datetime:
+    """Read a time as a schedule has it; without UTC offset where the text has none.
+
+    Raises:
+        ValueError: it is none; the message says what was found and what was expected.
+    """
     if isinstance(value, str) and re.fullmatch(_MOMENT, value):
         try:
             moment = datetime.fromisoformat(value)
@@ -51,7 +56,8 @@ def _moment(value: object) -> datetime:
     raise ValueError(f"found {describe(value)}, expected a time such as 2026-11-01T00:00:00Z")
 
 
-def _moment_text(moment: datetime) -> str:
+def moment_text(moment: datetime) -> str:
+    """Write a time, one with an offset, as a schedule has it, in UTC."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -70,8 +76,8 @@ def _clock_text(minutes: int) -> str:
 
 Moment = Annotated[
     datetime,
-    BeforeValidator(_moment),
-    PlainSerializer(_moment_text, return_type=str),
+    BeforeValidator(parse_moment),
+    PlainSerializer(moment_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": _MOMENT}),
 ]
 ClockStart = Annotated[
@@ -227,7 +233,7 @@ class ScheduleDocument(Section):
         periods = data.get("between")
         for index, period in enumerate(periods if isinstance(periods, list) else ()):
             try:
-                start, end = (_nanoseconds(_in_zone(_moment(period[key]), zone)) for key in ("start", "end"))
+                start, end = (_nanoseconds(_in_zone(parse_moment(period[key]), zone)) for key in ("start", "end"))
             except (ValueError, TypeError, KeyError):
                 continue  # open, or reported where it stands
             if start is not None and end is not None and start >= end:

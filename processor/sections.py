@@ -25,7 +25,7 @@ Text = Annotated[str, Field(min_length=1)]
 Layout = Literal["NCT", "NTC", "NT", "NC", "NCHW", "NHWC"]
 
 
-def _within(low: int, high: int, write: Callable[[int], str]) -> AfterValidator:
+def within(low: int, high: int, write: Callable[[int], str]) -> AfterValidator:
     """Return a check of bounds that says them as users write them."""
 
     def check(value: int) -> int:
@@ -92,7 +92,7 @@ class Broker(Section):
     receive_maximum: int = Field(
         default=1000, ge=1, le=65535, description="messages the broker may send before one is acknowledged"
     )
-    max_payload: Annotated[ByteSize, _within(1, 256 << 20, size_text)] = Field(
+    max_payload: Annotated[ByteSize, within(1, 256 << 20, size_text)] = Field(
         default=1 << 20, description="larger ones are dead letters"
     )
 
@@ -136,10 +136,11 @@ class Broker(Section):
 
 
 class Source(Section):
-    """Topics of one format whose readings have the same fields."""
+    """Topics, or an input of an IoT Edge module, of one format whose readings have the same fields."""
 
-    name: Name
-    topics: list[Text] = Field(min_length=1, description="MQTT topic filters")
+    name: Name = Field(description="absent: the input's")
+    topics: list[Text] = Field(default=[], description="MQTT topic filters")
+    input: Name | None = Field(default=None, description="of our IoT Edge module, such as input1")
     # At QoS 2 a message is released before its effect is on disk. What is published so arrives here at QoS 1.
     qos: Literal[0, 1] = 1
     format: Literal["json"] = "json"
@@ -155,16 +156,29 @@ class Source(Section):
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
-        """Refuse a stream that takes a level which the topics do not have."""
+        """Refuse a source of nothing, and a stream that takes a level which the topics do not have."""
         stream, filters = data.get("stream"), data.get("topics")
-        if not isinstance(stream, str) or not isinstance(filters, list):
+        if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):
+            yield Flaw(("topics",), "found none, expected MQTT topic filters, or an input")
+        if not isinstance(stream, str):
             return
+        filters = filters if isinstance(filters, list) else []
+        if data.get("input") is not None:
+            filters = [*filters, data["input"]]
         deepest = max((int(level) for _, level in _TEMPLATE_PART.findall(stream) if level), default=-1)
         for text in filters:
             levels = topics.split_share(text).filter.split("/") if isinstance(text, str) else ["#"]
             if levels[-1] != "#" and deepest >= len(levels):
                 message = f"found {document.describe(stream)}, but topics of {document.describe(text)} have "
                 yield Flaw(("stream",), message + f"the levels {{topic[0]}} to {{topic[{len(levels) - 1}]}}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_as_its_input(cls, data: object) -> object:
+        if not isinstance(data, dict) or not isinstance(data.get("input"), str):
+            return data
+        fits = re.fullmatch("[A-Za-z0-9_-]{1,64}", data["input"])  # else it is refused as an input
+        return {"name": data["input"] if fits else "input"} | data
 
     @field_validator("topics")
     @classmethod
@@ -239,7 +253,7 @@ class Batch(Section):
     """How many messages are judged at once."""
 
     max_size: int = Field(default=512, ge=1, le=65536, description="messages")
-    max_delay: Annotated[Duration, _within(0, 10 * NS, duration_text)] = Field(
+    max_delay: Annotated[Duration, within(0, 10 * NS, duration_text)] = Field(
         default=0, description="how long a small batch waits for company"
     )
 
@@ -276,42 +290,16 @@ class ModelSettings(Section):
 class OutboxSettings(Section):
     """The durable queue of accepted samples."""
 
-    max_bytes: Annotated[ByteSize, _within(1, 1 << 50, size_text)] = 1 << 30
+    max_bytes: Annotated[ByteSize, within(1, 1 << 50, size_text)] = 1 << 30
     max_age: PositiveDuration = 7 * 86400 * NS
     when_full: Literal["drop_oldest", "drop_newest", "block"] = "drop_oldest"
     durability: Literal["full", "normal"] = "full"
 
 
-class Rotate(Section):
-    """When a file is finished."""
-
-    max_bytes: Annotated[ByteSize, _within(1, 1 << 40, size_text)] = 64 << 20
-    max_age: PositiveDuration = 10 * NS
-
-
-class FilesBridge(Section):
-    """Samples as JSON Lines, a folder a day."""
-
-    type: Literal["files"]
-    name: Name = "files"
-    path: Text
-    rotate: Rotate = Rotate()
-
-
-class MqttBridge(Section):
-    """Samples as messages on `<prefix>/<id>/accepted/<rule>`."""
-
-    type: Literal["mqtt"]
-    name: Name = "mqtt"
-
-
-BridgeSettings = Annotated[FilesBridge | MqttBridge, Field(discriminator="type")]
-
-
 class MetricsSettings(Section):
     """The metrics topic."""
 
-    publish_every: Annotated[Duration, _within(NS // 10, 3600 * NS, duration_text)] = NS
+    publish_every: Annotated[Duration, within(NS // 10, 3600 * NS, duration_text)] = NS
 
 
 class HttpSettings(Section):

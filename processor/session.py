@@ -20,9 +20,17 @@ _LONGEST_NUMBER: Final = 20
 class BrokerSession:
     """The broker's memory of us: which filters it may hold, whether it kept them, what it dropped.
 
+    Where several filters match, MQTT 5 brings a copy of a message for each. When the configuration changes, messages
+    are under way with the copies of the former one. So a filter that was held before counts before a new one, and one
+    that left the configuration is held, and counts, until `settle` says that all from before our SUBSCRIBEs is on disk.
+    From then on each message has a copy for a filter of the present configuration, and those that left can go.
+
     Attributes:
-        left: filters of a former configuration that it may still hold.
-        settled: filters whose retained messages, as the session's first SUBSCRIBE brought them, are all on disk.
+        held: filters that may have a copy under way; of several that match a topic, the copy of the first counts.
+        left: those of a former configuration that still count.
+        leaving: those that count no more, to be unsubscribed.
+        settled: filters of which all that came before their SUBSCRIBE, and the retained messages that it brought, is on
+            disk.
     """
 
     def __init__(
@@ -32,14 +40,19 @@ class BrokerSession:
 
         Args:
             kept: what `memory` returned then; None at the first start.
-            filters: of the present configuration.
+            filters: of the present configuration, as they are subscribed to.
             wanted: whether the broker is asked to keep our session at all.
             metrics: to count in.
         """
         known = {"filters": [], "connected": False, "dropped": None} if kept is None else kept
-        self.left = sorted(set(known["filters"]) - set(filters))
-        self.settled = frozenset(known.get("settled", ())) & frozenset(filters)
-        self._filters = sorted(filters)
+        self.leaving = [text for text in known.get("leaving", ()) if text not in filters]
+        before = [text for text in known["filters"] if text not in known.get("leaving", ())]
+        self.held = tuple(dict.fromkeys((*before, *filters, *self.leaving)))
+        self.left = [text for text in before if text not in filters]
+        self._certain = frozenset(known.get("settled", ()))
+        self.settled = self._certain & frozenset(filters)
+        self._filters = tuple(filters)
+        self._unsubscribed = bool(known.get("unsubscribed", False))
         self._connected_before = bool(known["connected"])
         self._dropped: int | None = known["dropped"]
         self._wanted = wanted
@@ -48,8 +61,9 @@ class BrokerSession:
     def connected(self, *, session_present: bool) -> None:
         """Take note of a connection; a session that should have been there and was not is said and counted."""
         if not session_present:
-            self.left = []
-            self.settled = frozenset()
+            self.left, self.leaving = [], []
+            self.held = self._filters
+            self.settled = self._certain = frozenset()
             if self._connected_before and self._wanted:
                 self._metrics.add("lost_sessions")
                 log.warning(
@@ -61,13 +75,29 @@ class BrokerSession:
 
     @property
     def all_settled(self) -> bool:
-        """Whether nothing retained is new any more."""
-        return len(self.settled) == len(self._filters)
+        """Whether the broker holds our filters and no others, and nothing from before that is under way."""
+        return len(self.settled) == len(self._filters) and not (self.left or self.leaving)
+
+    def to_subscribe(self) -> list[str]:
+        """Return the filters to subscribe to, in the order in which their copies count.
+
+        Those of `left` are held already, but where the process was killed before it could know.
+        """
+        doubtful = frozenset(self.left) - self._certain
+        return [text for text in self.held if text in self._filters or text in doubtful]
 
     def settle(self) -> bool:
-        """All that the broker sends with a SUBSCRIBE has come; whether that is news, and to be kept on disk."""
+        """All from before this connection's SUBSCRIBEs has come; whether that is news, and to be kept on disk.
+
+        What is in `leaving` then is to be unsubscribed once it is.
+        """
         news = not self.all_settled
         self.settled = frozenset(self._filters)
+        if self._unsubscribed:  # over an earlier connection, so that no copy is under way any more
+            self.leaving = []
+        self.leaving += self.left
+        self._unsubscribed, self.left = False, []
+        self.held = (*(text for text in self.held if text in self.settled), *self.leaving)
         return news
 
     def is_settled(self, topic: str) -> bool:
@@ -75,8 +105,8 @@ class BrokerSession:
         return any(topics.matches(text, topic) for text in self.settled)
 
     def unsubscribed(self) -> None:
-        """The broker holds no filter of a former configuration any more."""
-        self.left = []
+        """The broker holds none of `leaving` any more; copies for them may still be under way."""
+        self._unsubscribed = True
 
     def take(self, message: Message) -> bool:
         """Compare how many messages the broker says it has dropped with what it said before, here or in another run.
@@ -102,10 +132,11 @@ class BrokerSession:
 
     def memory(self) -> dict[str, Any]:
         """Return what has to survive a restart."""
-        filters = sorted({*self._filters, *self.left})
         return {
-            "filters": filters,
+            "filters": list(self.held),
+            "leaving": self.leaving,
+            "unsubscribed": self._unsubscribed,
             "connected": self._connected_before,
             "dropped": self._dropped,
-            "settled": sorted(self.settled),
+            "settled": sorted(self.settled | (self._certain & frozenset(self.left))),
         }

@@ -13,21 +13,19 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
-from processor import document, topics
+from processor import document, fitting
+from processor.bridge_sections import BridgeSettings, FilesBridge, HubBridge, HubLegacy, MqttBridge
 from processor.document import Flaw, Name
 from processor.environment import Overlay, lay_over
 from processor.errors import ConfigurationError, FilterRejected, Problem
 from processor.filter import FilterDocument, parse_filter, validate_filter
 from processor.mqtt.client import Tls as TlsFiles
 from processor.sections import (
-    BridgeSettings,
     Broker,
-    FilesBridge,
     HttpSettings,
     Layout,
     MetricsSettings,
     ModelSettings,
-    MqttBridge,
     OutboxSettings,
     Section,
     Source,
@@ -39,6 +37,8 @@ from processor.sections import (
 __all__ = [
     "BridgeSettings",
     "FilesBridge",
+    "HubBridge",
+    "HubLegacy",
     "Layout",
     "MqttBridge",
     "Settings",
@@ -61,7 +61,7 @@ class Settings(Section):
     id: Name = Field(description="in topics, client id and events")
     topic_prefix: str = "mlade"
     state_dir: Text = "./state"
-    broker: Broker = Broker()
+    broker: Broker | None = Field(default=Broker(), description="null: there is none, and all sources are inputs")
     sources: list[Source] = Field(min_length=1)
     model: ModelSettings
     filter: Text | dict[str, Any]
@@ -83,40 +83,27 @@ class Settings(Section):
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
-        """Refuse names and topic filters used twice, and sources that do not fit one model or each other."""
-        yield from _named_twice(data, "sources", "name")
-        yield from _named_twice(data, "bridges", "type")
-        model = data.get("model")
-        model = model if isinstance(model, dict) else {}
-        window = model.get("window")
-        size = _whole(window.get("size"), 1) if isinstance(window, dict) else 1
-        counts = []
-        for position, source in enumerate(_mappings(data.get("sources"))):
-            fields, filters = source.get("fields"), source.get("topics")
-            counts.append(len(fields) if isinstance(fields, list) else 0)
-            if counts[0] and counts[-1] and counts[-1] != counts[0]:
-                yield Flaw(
-                    ("sources", position, "fields"),
-                    f"found {counts[-1]}, but sources[0] has {counts[0]}; all sources feed one model and must agree",
-                )
-            for index, text in enumerate(filters if isinstance(filters, list) else ()):
-                if size > 1 and isinstance(text, str) and topics.split_share(text).group is not None:
-                    yield Flaw(
-                        ("sources", position, "topics", index),
-                        f"a shared subscription spreads a stream over processors, and a window holds {size} readings; "
-                        "$share needs model.window.size 1",
-                    )
-        given = model.get("input")
-        given = given if isinstance(given, dict) and counts and counts[0] else {}
-        for key in ("mean", "std"):
-            value = given.get(key)
-            if isinstance(value, list) and len(value) not in (1, counts[0]):
-                text = f"{len(value)} numbers for {counts[0]} fields; expected one, or one a field"
-                yield Flaw(("model", "input", key), text)
+        """Refuse what does not fit between sections."""
+        return fitting.flaws(data)
+
+    def with_window_size(self, size: int) -> Settings:
+        """Return the same settings with another `model.window.size`."""
+        window = self.model.window.model_copy(update={"size": size})
+        return self.model_copy(update={"model": self.model.model_copy(update={"window": window})})
 
     def path(self, name: str) -> Path:
         """Return a path of the file's as one that can be opened from anywhere."""
         return resolve(self._directory, name)
+
+    @property
+    def legacy(self) -> HubLegacy | None:
+        """How MLADE's desired properties are understood; None: they are ignored."""
+        return None if self.hub is None else self.hub.legacy
+
+    @property
+    def hub(self) -> HubBridge | None:
+        """The bridge whose hub steers us, the first of its type."""
+        return next((one for one in self.bridges if isinstance(one, HubBridge)), None)
 
     @property
     def state_path(self) -> Path:
@@ -134,16 +121,28 @@ class Settings(Section):
         return f"{self.topic_prefix}-{self.id}".replace("/", "-")
 
     @property
+    def needed_broker(self) -> Broker:
+        """The broker, for what does not go without.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if self.broker is None:
+            raise ConfigurationError([Problem("broker", "found null, and this needs an MQTT broker")])
+        return self.broker
+
+    @property
     def password(self) -> str | None:
         """The broker's password, read from its file if that is where it is.
 
         Raises:
             ConfigurationError: the file cannot be read.
         """
-        if self.broker.password_file is None:
-            return self.broker.password
+        broker = self.needed_broker
+        if broker.password_file is None:
+            return broker.password
         try:
-            return self.path(self.broker.password_file).read_text(encoding="utf-8").strip()
+            return self.path(broker.password_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError([Problem("broker.password_file", f"cannot be read: {error}")]) from error
 
@@ -212,26 +211,6 @@ def build(data: Mapping[str, Any], directory: Path) -> Settings:
     return settings
 
 
-def _named_twice(data: Mapping[str, Any], kind: str, default: str) -> Iterator[Flaw]:
-    seen: set[str] = set()
-    for position, entry in enumerate(_mappings(data.get(kind))):
-        name = entry.get("name", entry.get(default))
-        if not isinstance(name, str):
-            continue
-        if name in seen:
-            yield Flaw((kind, position, "name"), f"{name!r} is used twice; give each of the {kind} a name of its own")
-        seen.add(name)
-
-
-def _mappings(value: object) -> list[dict[str, Any]]:
-    """Return the entries of what should be a list of mappings; empty ones for what is something else."""
-    return [entry if isinstance(entry, dict) else {} for entry in value] if isinstance(value, list) else []
-
-
-def _whole(value: object, default: int) -> int:
-    return value if isinstance(value, int) else int(value) if isinstance(value, str) and value.isdecimal() else default
-
-
 def load_filter(settings: Settings) -> tuple[FilterDocument, bytes]:
     """Return the file's filter and the text it was made from.
 
@@ -272,7 +251,7 @@ def read_filter(given: str | dict[str, Any], locate: Callable[[str], Path]) -> t
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """Return how to reach the broker, as `mqtt.new_client` takes it."""
-    broker = settings.broker
+    broker = settings.needed_broker
     files = {key: None if name is None else str(settings.path(name)) for key, name in _tls_files(broker.tls).items()}
     return {
         "url": broker.url,

@@ -1,4 +1,4 @@
-"""What is not data: the live filter, commands, other instances. Called by the pipeline thread."""
+"""What is not data: the live filter, commands, the cloud's wishes, other instances. Called by the pipeline thread."""
 
 from __future__ import annotations
 
@@ -6,27 +6,38 @@ import logging
 import re
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from processor import __version__
 from processor.clock import AgeClock
+from processor.cloud import CloudLink, Desired, Method
 from processor.computation import Computation
-from processor.control import Command, FilterControl, parse_command
-from processor.delivery import Delivery
-from processor.errors import SessionTakenOver, StateFull
-from processor.events import timestamp
+from processor.control import FilterControl, Offer
+from processor.errors import Problem, SessionTakenOver, StateFull
 from processor.filter import FilterDocument
+from processor.live_commands import (
+    LATER,
+    Answer,
+    Command,
+    Commands,
+    Refusal,
+    error,
+    heartbeat,
+    parse_command,
+    parse_method,
+)
 from processor.metrics import Metrics
 from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
 from processor.reporting import Reporting
 from processor.selection import Selection
-from processor.session import DROPPED_TOPIC, BrokerSession
-from processor.store import Store
+from processor.session import BrokerSession
+from processor.store import Changes, Store
 from processor.topics import validate_topic
+from processor.twin import Twin
 from processor.types import Message
 
 log = logging.getLogger(__name__)
@@ -34,16 +45,9 @@ log = logging.getLogger(__name__)
 _TIDY_EVERY: Final = 10.0
 _TIDY_ON: Final = 0.1
 """Seconds until the next time while there is more to tidy."""
-_FLUSH_PATIENCE: Final = 10.0
 _INSTANCE: Final = re.compile("[0-9a-f]{16} ")
 _LONGEST_PAUSE: Final = 1.0
 _ANNOUNCE_AFTER: Final = 1.0
-_REFUSED: Final = {
-    "flush": "too many flushes are under way already; wait for their answers",
-    "reload_model": "reload_model is not available in this version; restart the processor",
-}
-_MOST_FLUSHES: Final = 100
-"""Commands to flush that may wait for their answer."""
 
 
 class Steering:
@@ -58,12 +62,15 @@ class Steering:
         self,
         *,
         root: str,
+        processor: str,
         source: Source,
+        link: CloudLink,
         computation: Computation,
         filters: FilterControl,
+        twin: Twin,
         make_selection: Callable[[FilterDocument], Selection],
         store: Store,
-        deliveries: Sequence[Delivery],
+        commands: Commands,
         metrics: Metrics,
         reporting: Reporting,
         clock: Clock,
@@ -75,14 +82,17 @@ class Steering:
 
         Args:
             root: our topics' beginning.
+            processor: our id.
             source: our connection.
+            link: takes heartbeats.
             computation: whose filter is steered.
             filters: decides which filter is in force.
+            twin: what the cloud desires.
             make_selection: makes a filter ready, and lets it go on with what the one in force remembers.
             store: for what has to survive.
-            deliveries: to flush.
+            commands: carries them out.
             metrics: whose histograms begin anew with each filter.
-            reporting: for the answer to `status`, and the filter's state.
+            reporting: for the filter's state.
             clock: for intervals.
             age: for how long samples have waited.
             session: what the broker keeps for us.
@@ -90,12 +100,15 @@ class Steering:
         """
         self.topics = frozenset(subscriptions)
         self._root = root
+        self._processor = processor
         self._source = source
+        self._link = link
         self._computation = computation
         self._filters = filters
+        self._twin = twin
         self._make_selection = make_selection
         self._store = store
-        self._deliveries = deliveries
+        self._commands = commands
         self._metrics = metrics
         self._reporting = reporting
         self._clock = clock
@@ -107,7 +120,6 @@ class Steering:
         self._mark = b""
         self._connections = 0
         self._announce_at: float | None = None
-        self._flushes: list[tuple[float, list[int], Message, Command]] = []
         self._next_tidying = clock.monotonic()
 
     def is_ours(self, message: Message) -> bool:
@@ -115,8 +127,8 @@ class Steering:
         identifiers = subscription_identifiers(message.properties)
         return not identifiers or not self._identifiers.isdisjoint(identifiers)
 
-    def apply(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
-        """Find out what a filter or a command wants.
+    def apply(self, what: Message | Desired | Method) -> tuple[Changes, Callable[[], None]]:
+        """Find out what a filter, a command or the cloud wants.
 
         Returns:
             What has to be on disk first; and what then carries it out and answers.
@@ -124,32 +136,94 @@ class Steering:
         Raises:
             SessionTakenOver: another processor with our id has connected since we did.
         """
+        if isinstance(what, Message):
+            meta, follow_up = self._apply_message(what)
+        elif isinstance(what, Method):
+            meta, follow_up = self._apply_method(what)
+        else:
+            return self._apply_desired(what)
+        return Changes(meta=meta), follow_up
+
+    def _apply_message(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         if message.topic.endswith("/filter"):
             return self._apply_filter(message)
+        if message.topic.endswith("/settled"):
+            return self._settle(message)
         if not message.topic.endswith("/command"):
             return self._take_note(message), _nothing
         if message.retain:  # asked of whoever was here then; a pause must not come back with every restart
             log.warning("A retained command on %s is ignored; publish commands without retain.", message.topic)
             return {}, _nothing
         command = parse_command(message.payload)
-        if isinstance(command, str):
-            log.warning("A command on %s was refused: %s", message.topic, command)
-            return {}, lambda: self._respond(message, {"status": "error", "error": command})
-        return self._carry_out(command, message)
+        return self._apply_command(command, partial(self._respond, message, command))
+
+    def _apply_method(self, method: Method) -> tuple[dict[str, Any], Callable[[], None]]:
+        command = parse_method(method)
+
+        def answer(status: int, body: Mapping[str, Any]) -> None:
+            if isinstance(command, Command) and command.id is not None:
+                body = {"id": command.id, **body}
+            method.answer(status, body)
+
+        meta, follow_up = self._apply_command(command, answer)
+        if not isinstance(command, Command) or command.name != "heartbeat":
+            return meta, follow_up
+
+        def beat() -> None:
+            self._link.notify(heartbeat(self._processor))
+            follow_up()
+
+        return meta, beat
+
+    def _apply_command(self, command: Command | Refusal, answer: Answer) -> tuple[dict[str, Any], Callable[[], None]]:
+        if isinstance(command, Command):
+            return self._commands.carry_out(command.name, answer)
+        log.warning("A command was refused: %s", command.sentence)
+        return {}, lambda: answer(command.status, error(command.sentence))
 
     def _take_note(self, message: Message) -> dict[str, Any]:
         """Look at what is neither a filter nor a command; return what has to be on disk for it."""
         if message.topic.endswith("/instance"):
             self._compare_instance(message)
             news = False
-        elif message.topic == DROPPED_TOPIC:
-            news = self._session.take(message)
         else:
-            news = message.payload == self._mark and self._session.settle()
+            news = self._session.take(message)
         return {"session": self._session.memory()} if news else {}
 
+    def _settle(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Look whether our mark has come back; filters that left the configuration go when that is on disk."""
+        if message.payload != self._mark or not self._session.settle():
+            return {}, _nothing
+        return {"session": self._session.memory()}, lambda: self._source.unsubscribe(self._session.leaving)
+
     def _apply_filter(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
-        offer = self._filters.offer(message.payload, "topic", message.arrival, cut_from=message.oversize)
+        size = message.oversize
+        cut = [Problem("", f"{size} bytes; broker.max_payload allows less")] if size else []
+        offer = self._filters.offer(message.payload, "topic", message.arrival, problems=cut)
+        return self._prepare(offer)
+
+    def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:
+        change = self._twin.consider(desired, self._clock.wall())
+        meta = {} if change.memory is None else {"twin": change.memory}
+        steps = [change.install]
+        if change.resize is not None:
+            meta |= change.resize.meta
+            steps.append(change.resize.install)
+        if change.offer is not None and change.offer.memory is not None:
+            of_filter, install_filter = self._prepare(change.offer)
+            meta |= of_filter
+            steps.append(install_filter)
+        else:
+            steps.append(self._twin.report)
+
+        def install() -> None:
+            for step in steps:
+                step()
+
+        return Changes(meta=meta, windows_anew=change.resize is not None), install
+
+    def _prepare(self, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Return what has to be on disk for an offered filter, and what then puts it in force and answers."""
         selection = self._make_selection(offer.active) if offer.changed else None
         meta = {} if offer.memory is None else {"filter": offer.memory}
         if selection is not None:
@@ -162,6 +236,8 @@ class Steering:
                 self._computation.revision = self._filters.revision
                 self._metrics.forget_scores()
             self._reporting.publish_filter_state()
+            if offer.memory is not None:
+                self._twin.report()
 
         return meta, install
 
@@ -189,49 +265,25 @@ class Steering:
         self._announce_at = None
         self._source.publish(f"{self._root}/instance", self._instance.encode(), qos=1, retain=True)
 
-    def _carry_out(self, command: Command, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
-        log.info("Command %s.", command.name)
-        if command.name == "flush" and len(self._flushes) < _MOST_FLUSHES:
-            return {}, lambda: self._flush(command, message)
-        if command.name in _REFUSED:
-            return {}, lambda: self._respond(message, {"status": "error", "error": _REFUSED[command.name]}, command)
-        wanted = {"pause": True, "resume": False}.get(command.name)
-
-        def answer() -> None:
-            if wanted is not None:
-                self._computation.paused = wanted
-            self._respond(message, {"status": "ok"} | self._told(command), command)
-
-        return {} if wanted is None else {"paused": wanted}, answer
-
-    def _flush(self, command: Command, message: Message) -> None:
-        numbers = [delivery.flush() for delivery in self._deliveries]
-        self._flushes.append((self._clock.monotonic() + _FLUSH_PATIENCE, numbers, message, command))
-
-    def _told(self, command: Command) -> dict[str, Any]:
-        """Return what a command's answer tells."""
-        if command.name == "status":
-            return self._reporting.snapshot()
-        if command.name == "heartbeat":
-            return {"version": __version__, "time": timestamp(self._clock.wall())}
-        return {"paused": self._computation.paused}
-
-    def answer_while_blocked(self, message: Message) -> bool:
+    def answer_while_blocked(self, what: Message | Desired | Method) -> bool:
         """Carry a command out at once while readings cannot be kept; whether that was done, or it has to wait."""
-        if message.topic.endswith("/filter"):
+        if isinstance(what, Desired) or (isinstance(what, Message) and what.topic.endswith("/filter")):
             return False
-        meta, follow_up = self.apply(message)
+        changes, follow_up = self.apply(what)
         try:
-            if meta:
-                self._store.remember(meta)
-        except StateFull as error:
-            text = f"{', '.join(meta)} cannot be kept on disk now: {error}"
-            self._respond(message, {"status": "error", "error": text}, parse_command(message.payload))
+            if changes.matter:
+                self._store.remember(changes.meta)
+        except StateFull as full:
+            body = error(f"{', '.join(changes.meta)} cannot be kept on disk now: {full}")
+            if isinstance(what, Method):
+                what.answer(LATER, body)
+            else:
+                self._respond(what, parse_command(what.payload), LATER, body)
         else:
             follow_up()
         return True
 
-    def _respond(self, message: Message, body: dict[str, Any], command: Command | str | None = None) -> None:
+    def _respond(self, message: Message, command: Command | Refusal, _status: int, body: Mapping[str, Any]) -> None:
         asked = properties(message)
         topic = asked.response_topic
         if topic is None or validate_topic(topic):
@@ -243,8 +295,8 @@ class Steering:
     def connected(self) -> None:
         """Take note of a connection; others learn of us, or we of them."""
         self._connections += 1
-        if f"{self._root}/settled" in self.topics and not self._session.all_settled:
-            # It comes back behind all that the broker sends for the SUBSCRIBEs of this connection (retained.py).
+        if not self._session.all_settled:
+            # It comes back behind all from before the SUBSCRIBEs of this connection, and what is sent for them.
             self._mark = f"{self._instance} {self._connections}".encode()
             self._source.publish(f"{self._root}/settled", self._mark, qos=1)
         if self._connections == 1:
@@ -255,36 +307,20 @@ class Steering:
 
     def seconds_until_due(self) -> float:
         """Return the seconds until `tick`, here or in the reporting, has something to do."""
-        if self._flushes:
-            return 0.02
         until_tidying = max(0.0, self._next_tidying - self._clock.monotonic())
-        return min(_LONGEST_PAUSE, self._reporting.seconds_until_due(), until_tidying)
+        return min(
+            _LONGEST_PAUSE, self._commands.seconds_until_due(), self._reporting.seconds_until_due(), until_tidying
+        )
 
     def tick(self) -> None:
         """Do what is due."""
         now = self._clock.monotonic()
-        if self._flushes:
-            self._answer_flushes(now)
+        self._commands.tick()
         if self._announce_at is not None and now >= self._announce_at:
             self._announce()
         if now >= self._next_tidying:
             more = self._store.tidy(self._age.now(), {"age": self._age.memory(), "session": self._session.memory()})
             self._next_tidying = now + (_TIDY_ON if more else _TIDY_EVERY)
-
-    def _answer_flushes(self, now: float) -> None:
-        left = []
-        for flush in self._flushes:
-            until, numbers, message, command = flush
-            done = all(delivery.flushed(number) for delivery, number in zip(self._deliveries, numbers, strict=True))
-            if not done and now < until:
-                left.append(flush)
-                continue
-            errors = [f"{one.name}: {one.state.error}" for one in self._deliveries if one.state.error]
-            body = {"status": "ok" if done and not errors else "error", "outbox": self._store.totals.rows}
-            if not done or errors:
-                body["error"] = "; ".join(errors) or f"not everything was delivered within {_FLUSH_PATIENCE:.0f} s"
-            self._respond(message, body, command)
-        self._flushes = left
 
 
 def _nothing() -> None:

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
+from processor.admission import LOSSES, Admission, Bounds, Totals
 from processor.conditions.memory import ALL
 from processor.database import FILE_NAME, WriteLock, explained, open_database, transaction
 from processor.errors import StateError, StateFull, StateLocked
 from processor.memories import Remembered
-from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
+from processor.outbox import Outbox
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample, StreamName
 from processor.units import size_text
@@ -67,6 +68,7 @@ class Changes:
         dead_letters: what could not be processed.
         remembered: what the filter's conditions remember, where it changed.
         meta: values to set, as anything JSON holds.
+        windows_anew: whether all that was kept of the windows is forgotten first.
     """
 
     journal: tuple[int, bytes] | None = None
@@ -79,6 +81,7 @@ class Changes:
     dead_letters: Sequence[DeadLetter] = ()
     remembered: Sequence[Remembered] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    windows_anew: bool = False
 
     @property
     def grow(self) -> bool:
@@ -88,7 +91,7 @@ class Changes:
     @property
     def matter(self) -> bool:
         """Whether there is anything to remember. Receipts alone are not: a message without effect may come again."""
-        return self.grow or bool(self.forgotten or self.meta)
+        return self.grow or self.windows_anew or bool(self.forgotten or self.meta)
 
 
 class Store:
@@ -116,6 +119,7 @@ class Store:
         self._durability = durability
         self._losses: Counter[str] = Counter()
         self._next_telling = 0.0
+        self._aged = 0  # how far `tidy` has come
         self.lock = WriteLock()
         with ExitStack() as cleanup:
             cleanup.callback(os.close, _lock(directory))
@@ -148,6 +152,7 @@ class Store:
                 db.execute("DELETE FROM delivery WHERE bridge = ?", (number,))
                 db.execute("DELETE FROM claims WHERE bridge = ?", (number,))
                 db.execute("DELETE FROM bridges WHERE bridge = ?", (number,))
+                db.execute("DELETE FROM meta WHERE key = ?", (_memory_key(name),))
                 gone = db.execute("DELETE FROM outbox WHERE waiting <= 0").rowcount
                 if count:
                     log.warning(
@@ -161,8 +166,19 @@ class Store:
 
     def outbox(self, bridge: str) -> Outbox:
         """Return one bridge's view of the outbox, for its delivery thread to open."""
-        path, number = self._directory / FILE_NAME, self._bridges[bridge]
-        return Outbox(path, self.lock, self.totals, bridge=number, durability=self._durability, reserve=self._reserve)
+        return Outbox(
+            self._directory / FILE_NAME,
+            self.lock,
+            self.totals,
+            bridge=self._bridges[bridge],
+            memory=_memory_key(bridge),
+            durability=self._durability,
+            reserve=self._reserve,
+        )
+
+    def bridge_memory(self, bridge: str) -> Any:  # noqa: ANN401 - as in `meta`
+        """Return what a bridge has remembered in an earlier run, or None."""
+        return self.meta(_memory_key(bridge))
 
     def commit(self, changes: Changes, now: int) -> None:
         """Make a batch's changes durable, all or none.
@@ -240,6 +256,21 @@ class Store:
 
     def _write(self, changes: Changes, now: int) -> None:
         db = self._connection
+        self._write_windows(changes)
+        if changes.receipts:
+            self._keep_receipts(changes.receipts)
+        self._set(changes.meta)
+        if changes.remembered:
+            self._remember(changes.remembered)
+        if changes.dead_letters:
+            deadletters.keep(db, changes.dead_letters)
+        if changes.samples:
+            self._admission.admit(changes.samples, now)
+
+    def _write_windows(self, changes: Changes) -> None:
+        db = self._connection
+        if changes.windows_anew:
+            self._drop_windows()
         if changes.opened:
             rows = [(number, name.source, name.key) for number, name in changes.opened]
             db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", rows)
@@ -253,15 +284,6 @@ class Store:
             db.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", changes.snapshots)
         if changes.pruned:
             db.execute("DELETE FROM journal WHERE first < ?", (changes.pruned,))
-        if changes.receipts:
-            self._keep_receipts(changes.receipts)
-        self._set(changes.meta)
-        if changes.remembered:
-            self._remember(changes.remembered)
-        if changes.dead_letters:
-            deadletters.keep(db, changes.dead_letters)
-        if changes.samples:
-            self._admission.admit(changes.samples, now)
 
     def _set(self, meta: Mapping[str, Any]) -> None:
         values = [(key, json.dumps(value)) for key, value in meta.items()]
@@ -323,14 +345,15 @@ class Store:
         """
         try:
             with self._writing() as before:
-                more = self._admission.expire(now)
+                aged = self._admission.expire(now, self._aged)
                 self._set(meta or {})
         except StateFull:
             self._reserve.release()
             return False
+        self._aged = aged
         self._tell_losses(before)
         self._checkpoint()
-        return more
+        return aged > 0
 
     def meta(self, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller wrote it
         """Return a value kept under `key`, or None."""
@@ -366,12 +389,19 @@ class Store:
     def forget_windows(self) -> None:
         """Drop the journal: the windows' shape changed and what was kept does not fit them any more."""
         with self._writing():
-            for table in ("streams", "snapshots", "journal"):
-                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
+            self._drop_windows()
+
+    def _drop_windows(self) -> None:
+        for table in ("streams", "snapshots", "journal"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
 
     def close(self) -> None:
         """Close the file and let another process have the directory. Delivery threads must have ended."""
         self._resources.close()
+
+
+def _memory_key(bridge: str) -> str:
+    return f"bridge {bridge}"
 
 
 def _lock(directory: Path) -> int:

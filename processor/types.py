@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,13 @@ NS = 1_000_000_000
 MODEL_SLOT = "default"
 """Name of the only model slot; part of an event's id."""
 
+INPUTS: Final = "$input/"
+"""What the topic of a message starts with that came on an input of an IoT Edge module, before the input's name. No
+broker's topic does: `$` is kept for brokers' own."""
+
 
 class Message(NamedTuple):
-    """One MQTT PUBLISH, as it was read from the socket."""
+    """One MQTT PUBLISH, as it was read from the socket; or what came on an input of an IoT Edge module."""
 
     topic: str
     payload: bytes

@@ -7,6 +7,7 @@ appended and its complete windows are gathered with a fixed number of array oper
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -49,19 +50,27 @@ class WindowBuffer:
 
     def __init__(self, shape: Shape, max_streams: int) -> None:
         """Start with no streams; room is taken as they come."""
-        self.shape = shape
-        self.names: list[StreamName | None] = []
         self.generation = 0
         self.forgotten = 0
         self.sequence = 0
         self.look_back = LookBack()
-        self.places: Ints = np.empty(0, np.int64)
         self._max_streams = max_streams
-        self._rings = Rings(shape.size - 1, shape.channels)
+        self._next_stream = 1
+        self._begin(shape)
+
+    def begin_anew(self, size: int) -> None:
+        """Forget all streams, and give windows another size. Between two batches."""
+        self.generation += 1
+        self._begin(replace(self.shape, size=size))
+
+    def _begin(self, shape: Shape) -> None:
+        self.shape = shape
+        self.names: list[StreamName | None] = []
+        self.places: Ints = np.empty(0, np.int64)
+        self._rings = Rings(shape.size - 1 + self.look_back.history, shape.channels)
         self._slots: dict[StreamName, int] = {}
         self._free: list[int] = []
         self._retired: list[int] = []  # forgotten in this batch, whose readings and windows still name the slot
-        self._next_stream = 1
         self._count: Ints = np.empty(0, np.int64)
         self._last: Times = np.empty(0, np.int64)
         self._heard: Ints = np.empty(0, np.int64)  # sequence of the stream's newest reading

@@ -5,6 +5,7 @@
 #   scripts/setup.sh dev           the same with what tests, linters and most benchmarks need
 #   scripts/setup.sh bench         the same with what the benchmark of the selection compares with
 #   scripts/setup.sh mosquitto     the broker's binary, for the tests
+#   scripts/setup.sh browser       Chromium, for the tests of pages
 #   scripts/setup.sh constraints   writes constraints.txt anew: the newest versions that pyproject.toml allows
 #
 # PYTHON=/path/to/python chooses the interpreter.
@@ -69,6 +70,12 @@ case ${1:-} in
     dev) install_into_venv '.[dev]' ;;
     bench) install_into_venv '.[dev,bench]' ;;
     mosquitto) install_missing mosquitto=mosquitto ;;
+    browser)
+        for name in chromium-browser google-chrome google-chrome-stable chrome; do
+            command -v "$name" >/dev/null && exit
+        done
+        install_missing chromium=chromium
+        ;;
     constraints) constraints ;;
-    *) echo "usage: $0 runtime | dev | bench | mosquitto | constraints" >&2 && exit 2 ;;
+    *) echo "usage: $0 runtime | dev | bench | mosquitto | browser | constraints" >&2 && exit 2 ;;
 esac

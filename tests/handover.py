@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from processor.outbox import Claim, Outbox, Waiting
 
@@ -15,6 +16,7 @@ class Recorder:
         confirmed: numbers of the samples that were confirmed, in order.
         refused: why, by number.
         held: why, by rule.
+        memory: what the bridge wants to remember.
     """
 
     def __init__(self, outbox: Outbox, left: float = 60.0) -> None:
@@ -22,6 +24,7 @@ class Recorder:
         self.confirmed: list[int] = []
         self.refused: dict[int, str] = {}
         self.held: dict[str, str] = {}
+        self.memory: dict[str, Any] = {}
         self._outbox = outbox
 
     def seconds_left(self) -> float:
@@ -39,6 +42,10 @@ class Recorder:
     def refuse(self, sample: Waiting, why: str) -> None:
         """Remember it."""
         self.refused[sample.seq] = why
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Remember it, for as long as this lives."""
+        self.memory = dict(memory)
 
     def hold(self, sample: Waiting, why: str) -> None:
         """Remember it."""

@@ -1,4 +1,4 @@
-"""`mlade` on an odd machine, or in more of a hurry: `python -m tests.odd_machine KEY=VALUE … run -c FILE`.
+"""What may be odd about the machine that a processor runs on, or in more of a hurry.
 
 | key | value |
 |---|---|
@@ -13,13 +13,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from processor import cli, database, steering
+from processor import database, steering
 from processor.clock import SystemClock
 from processor.mqtt import attempts
 from processor.mqtt.connection import Connection
@@ -66,13 +65,7 @@ ODDITIES: dict[str, Callable[[str], None]] = {
 }
 
 
-def main() -> None:
-    """Take the machine's oddities from the command line, and leave the rest to mlade."""
-    while "=" in sys.argv[1]:
-        key, _, value = sys.argv.pop(1).partition("=")
-        ODDITIES[key](value)
-    cli.main()
-
-
-if __name__ == "__main__":
-    main()
+def bend(oddity: str) -> None:
+    """Make this process's machine odd, as `key=value` says."""
+    key, _, value = oddity.partition("=")
+    ODDITIES[key](value)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ def configuration(tmp_path: Path, *topics: str, **more: Any) -> dict[str, Any]: 
         "sources": [source(topics[0]) | {"topics": list(topics)}],
         "model": {"path": str(models.write(models.cnn(size=SIZE), tmp_path)), "window": {"size": SIZE, "step": SIZE}},
         "filter": {"rules": [{"name": "all"}]},
-        "http": {"listen": "127.0.0.1:0"},
         **more,
     }
 
@@ -73,7 +70,7 @@ def whole(numbers: Sequence[int]) -> list[list[int]]:
 
 def not_ready(processor: ProcessorProcess) -> list[str]:
     """Return what /readyz says the processor waits for."""
-    body = json.loads(_get(processor, "/readyz"))
+    body = json.loads(processor.get("/readyz"))
     reasons: list[str] = body["waiting_for"]
     assert body["ready"] is not bool(reasons)
     return reasons
@@ -81,14 +78,6 @@ def not_ready(processor: ProcessorProcess) -> list[str]:
 
 def measured(processor: ProcessorProcess, name: str) -> float:
     """Return a metric as Prometheus reads it: by its name, with its labels in braces where it has some; else 0."""
-    text = _get(processor, "/metrics")
+    text = processor.get("/metrics")
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
-
-
-def _get(processor: ProcessorProcess, path: str) -> str:
-    port = int(re.findall("Health and metrics .* port ([0-9]+)", processor.log())[-1])
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
-    with closing(connection):
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()

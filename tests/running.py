@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from tests import forks
+from tests.forks import Fork
 from tests.mosquitto import Mosquitto
 
 PATIENCE = 20.0
@@ -31,7 +32,7 @@ class ProcessorProcess:
         self.client_id = self.root.replace("/", "-")
         self.file = directory / "processor.yaml"
         self.configure()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Fork | None = None
         self._log = directory / "log.txt"
 
     def configure(self, **changes: Any) -> None:  # noqa: ANN401 - JSON
@@ -48,20 +49,15 @@ class ProcessorProcess:
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
     def start(self) -> None:
-        """Start it and return when it is connected."""
+        """Start it and return when the broker has answered its subscriptions."""
         connected = self.log().count("Connected to the broker")
         self.launch()
         self.wait_until(lambda: self.log().count("Connected to the broker") > connected, "connected")
+        self.wait_until(lambda: '"broker: ' not in self.get("/readyz"), "subscribed")
 
-    def launch(self, *program: str) -> None:
-        """Start it and return at once; `program` is what Python runs instead of the package."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *(program or ("-m", "processor")), "run", "-c", str(self.file)],
-                stderr=log,
-                stdout=log,
-                env={name: value for name, value in os.environ.items() if not name.startswith("MLADE_")},
-            )
+    def launch(self, *oddities: str) -> None:
+        """Start it and return at once; `oddities` are those of its machine (odd_machine.py)."""
+        self._process = forks.run(self.file, self._log, oddities)
 
     @property
     def pid(self) -> int:
@@ -72,24 +68,25 @@ class ProcessorProcess:
         """Return the exit code if it ends by itself within `timeout` seconds."""
         if self._process is None:
             return 0
-        try:
-            code = self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-        self._process = None
+        code = self._process.wait(timeout)
+        if code is not None:
+            self._process = None
         return code
 
     def wait(self, timeout: float = PATIENCE) -> int:
         """Return the exit code, when it ends by itself."""
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        try:
-            return process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        code = self.wait_for_end(timeout)
+        if code is None:
+            self.kill()
             pytest.fail(f"still running after {timeout:g} s\n{self.log()}")
+        return code
+
+    def get(self, path: str) -> str:
+        """Return what it answers to an HTTP request."""
+        port = int(re.findall("Health and metrics .* port ([0-9]+)", self.log())[-1])
+        with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
 
     def log(self) -> str:
         """Return what it has printed, over all its starts."""
@@ -99,8 +96,8 @@ class ProcessorProcess:
         """Wait for a condition, and fail with the log when it does not come."""
         deadline = time.monotonic() + timeout
         while not condition():
-            if self._process is not None and self._process.poll() is not None:
-                pytest.fail(f"the processor ended with {self._process.returncode} before: {what}\n{self.log()}")
+            if self._process is not None and (code := self._process.wait()) is not None:
+                pytest.fail(f"the processor ended with {code} before: {what}\n{self.log()}")
             if time.monotonic() > deadline:
                 pytest.fail(f"not within {timeout:g} s: {what}\n{self.log()}")
             time.sleep(0.01)  # between two looks at the condition
@@ -111,16 +108,9 @@ class ProcessorProcess:
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = PATIENCE) -> int:
         """Send a signal and return the exit code."""
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        process.send_signal(number)
-        try:
-            return process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            pytest.fail(f"still running {timeout:g} s after {number.name}\n{self.log()}")
+        if self._process is not None:
+            self._process.send(number)
+        return self.wait(timeout)
 
     def kill(self) -> None:
         """End it as a power cut does."""
@@ -156,7 +146,7 @@ class ProcessorFactory:
             "broker": {"url": (on or self._broker).url},
             "bridges": [{"type": "files", "path": "./accepted", "rotate": {"max_age": "100ms"}}],
             "metrics": {"publish_every": "100ms"},
-            "http": None,
+            "http": {"listen": "127.0.0.1:0"},
         }
         processor = ProcessorProcess(directory, {**defaults, **configuration})
         self._cleanup.callback(processor.stop, signal.SIGKILL)

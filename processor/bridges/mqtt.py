@@ -6,7 +6,7 @@ acknowledgements need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -290,6 +290,10 @@ class MqttBridge:
     ) -> None:
         if flags.is_disconnect_packet_from_server:
             self._farewell = str(reason)
+
+    def figures(self) -> Mapping[str, float]:
+        """Return nothing: what it delivers is counted elsewhere."""
+        return {}
 
     def idle(self) -> None:
         """Answer pings; a connection that broke is made again with the next delivery."""

@@ -87,8 +87,7 @@ class Connection:
         keepalive: int = 30,
         will_topic: str | None = None,
         will_payload: bytes = b"",
-        subscriptions: Sequence[Subscription] = (),
-        unsubscribe: Sequence[str] = (),
+        subscriptions: Sequence[Subscription] | Callable[[], Sequence[Subscription]] = (),
         clock: Clock | None = None,
         on_accepted: Callable[[bool], None] | None = None,
         on_connected: Callable[[bool], None] | None = None,
@@ -110,15 +109,15 @@ class Connection:
             keepalive: seconds.
             will_topic: where the broker publishes `will_payload`, retained, when this process vanishes.
             will_payload: see there.
-            subscriptions: made at each connect.
-            unsubscribe: filters of a former configuration, dropped when the broker has kept the session.
+            subscriptions: made at each connect, in this order; where that changes, what returns them, called after
+                `on_accepted`.
             clock: a running one.
             on_accepted: called within `read`, when the broker has accepted us, with whether it had kept the session; in
                 a new one nothing comes before this returns, because it has not been sent the subscriptions.
             on_connected: called within `read`, when the broker has accepted us and been sent the subscriptions, with
                 whether it had kept the session.
-            on_unsubscribed: called within `read` and `serve`, when the broker has dropped all of `unsubscribe`; it must
-                not call back.
+            on_unsubscribed: called within `read` and `serve`, when the broker has dropped what `unsubscribe` named; it
+                must not call back.
             on_state: called within `read` and `close` with a sentence when the connection's state has changed.
 
         Raises:
@@ -149,8 +148,7 @@ class Connection:
         self._publisher = Publisher(self._client, mqtt_5=self._mqtt_5)
         self._subscriptions = Subscriptions(
             self._client,
-            subscriptions,
-            unsubscribe,
+            subscriptions if callable(subscriptions) else lambda: subscriptions,
             mqtt_5=self._mqtt_5,
             clock=self._clock,
             on_unsubscribed=on_unsubscribed,
@@ -197,7 +195,7 @@ class Connection:
 
     @property
     def subscribed(self) -> bool:
-        """Whether the broker has accepted us and answered every SUBSCRIBE."""
+        """Whether the broker has accepted us and answered every SUBSCRIBE. Any thread."""
         return self.online and self._subscriptions.answered
 
     @property
@@ -263,6 +261,11 @@ class Connection:
     ) -> None:
         """Queue one message of our own; while there is no connection QoS 0 is dropped. Never blocks."""
         self._publisher.publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask the broker to send nothing more for `filters`. Never blocks; does nothing while disconnected."""
+        if self.online and filters:
+            self._client.unsubscribe(list(filters))
 
     def renew(self, connection: int) -> None:
         """Make a connection anew, if it is still the present one: the broker sends again what was not acknowledged."""
@@ -393,12 +396,12 @@ class Connection:
     def _begin(self, connack: _Connack) -> None:
         """Subscribe, send what has waited and tell the owner: the broker has accepted us."""
         limits = connack.properties or make_properties(PacketTypes.CONNACK)
-        self.online = True
         self.connects += 1
         self._online_since = self._clock.monotonic()
         if self._on_accepted is not None:
             self._on_accepted(connack.session_present)
-        self._subscriptions.start(limits, session_present=connack.session_present)
+        self._subscriptions.start(limits)
+        self.online = True  # after that, so that no other thread takes us for subscribed
         self._publisher.start(limits)
         kept = "it had kept our session" if connack.session_present else "a new session"
         self._tell(f"Connected to the broker {self._address}: {kept}.")

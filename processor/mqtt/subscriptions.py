@@ -51,8 +51,7 @@ class Subscriptions:
     def __init__(
         self,
         client: FastClient,
-        subscriptions: Sequence[Subscription],
-        unsubscribe: Sequence[str],
+        subscriptions: Callable[[], Sequence[Subscription]],
         *,
         mqtt_5: bool,
         clock: Clock,
@@ -62,16 +61,15 @@ class Subscriptions:
 
         Args:
             client: the connection.
-            subscriptions: made at each connect.
-            unsubscribe: filters of a former configuration, dropped when the broker has kept the session.
+            subscriptions: called at each connect; returns those to make, in this order.
             mqtt_5: the protocol version.
             clock: a running one.
-            on_unsubscribed: called when the broker has dropped all of `unsubscribe`.
+            on_unsubscribed: called when the broker has dropped what it was asked to.
         """
         self.refused: dict[str, str] = {}
         self._client = client
-        self._wanted = {subscription.filter: subscription for subscription in subscriptions}
-        self._unsubscribe = list(unsubscribe)
+        self._subscriptions = subscriptions
+        self._wanted: dict[str, Subscription] = {}
         self._mqtt_5 = mqtt_5
         self._clock = clock
         self._on_unsubscribed = on_unsubscribed
@@ -86,13 +84,12 @@ class Subscriptions:
         """Whether the broker has said something to every SUBSCRIBE."""
         return not self._asked
 
-    def start(self, limits: Properties, *, session_present: bool) -> None:
+    def start(self, limits: Properties) -> None:
         """Send them all, within the limits of the CONNACK that has just come."""
         self.refused = {}
         self._asked = {}
         self._identify = getattr(limits, "SubscriptionIdentifierAvailable", 1) == 1
-        if session_present and self._unsubscribe:
-            self._client.unsubscribe(self._unsubscribe)
+        self._wanted = {subscription.filter: subscription for subscription in self._subscriptions()}
         for subscription in self._wanted.values():
             self._subscribe(subscription)
 
@@ -159,7 +156,5 @@ class Subscriptions:
         reasons: Sequence[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        if all(reason.value < _FAILURE for reason in reasons):  # none on 3.1.1
-            self._unsubscribe = []
-            if self._on_unsubscribed is not None:
-                self._on_unsubscribed()
+        if all(reason.value < _FAILURE for reason in reasons) and self._on_unsubscribed is not None:  # none on 3.1.1
+            self._on_unsubscribed()

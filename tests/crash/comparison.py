@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,13 +66,11 @@ class Files(Collection):
     def look(self) -> list[dict[str, Any]]:
         """Read the files that are new; return their events. Any thread."""
         events = []
-        with self._lock:
+        with self._lock, suppress(FileNotFoundError, NotADirectoryError):
+            # A fault may take a file or its folder away meanwhile; the next look finds it where it went.
             for path in sorted(self._directory.glob("accepted*/date=*/*.jsonl")):
                 if path.name not in self._read:
-                    try:
-                        raw = path.read_bytes()
-                    except (FileNotFoundError, NotADirectoryError):
-                        continue  # a fault took it away since it was found; the next look finds it where it went
+                    raw = path.read_bytes()
                     self._read.add(path.name)
                     events += [self.add(line) for line in raw.splitlines()]
         return events

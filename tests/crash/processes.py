@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Mapping
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Final
 
 from tests.crash import victim
 from tests.crash.victim import Statement
+from tests.forks import Fork
 
-# A start takes a tenth of a second instead of one, since a process that has imported everything is forked: what is
-# killed here dozens of times a minute is the processor, not Python's imports.
-_FORKS: Final = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.crash.victim", "processor.app", "processor.checking", "processor.bridges.mqtt"])
 _MIB: Final = 1 << 20
 _STOP_PATIENCE: Final = 10.0
 
@@ -47,19 +42,18 @@ class VictimProcess:
         self._file = directory / "processor.yaml"
         self._file.write_text(json.dumps(configuration))  # JSON is YAML
         self._log = directory / "log-0.txt"
-        self._process: ForkServerProcess | None = None
+        self._process: Fork | None = None
 
     def launch(self, point: str | Statement | None = None, nth: int = 1) -> None:
         """Start it and return at once; it dies at the `nth` time it comes to `point`."""
         self.lives += 1
         self._log = self.directory / f"log-{self.lives}.txt"
-        self._process = _FORKS.Process(target=victim.live, args=(self._file, self._log, point, nth), daemon=True)
-        self._process.start()
+        self._process = Fork(victim.live, self._file, self._log, point, nth)
 
     @property
     def running(self) -> bool:
         """Whether it lives."""
-        return self._process is not None and self._process.is_alive()
+        return self._process is not None and self._process.wait() is None
 
     @property
     def connected(self) -> bool:
@@ -76,14 +70,11 @@ class VictimProcess:
 
     def rss(self) -> float | None:
         """Return this life's resident memory in MiB."""
-        return None if self._process is None or self._process.pid is None else rss(self._process.pid)
+        return None if self._process is None else rss(self._process.pid)
 
     def wait(self, timeout: float) -> int | None:
         """Return the exit code when it ends by itself within `timeout` seconds; negative: the signal's number."""
-        if self._process is None:
-            return None
-        self._process.join(max(timeout, 0.0))
-        return self._process.exitcode
+        return None if self._process is None else self._process.wait(timeout)
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
@@ -101,5 +92,5 @@ class VictimProcess:
         return self.wait(_STOP_PATIENCE), time.monotonic() - begun
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.is_alive() and self._process.pid is not None:
-            os.kill(self._process.pid, number)
+        if self._process is not None:
+            self._process.send(number)

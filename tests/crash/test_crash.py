@@ -14,6 +14,8 @@ from tests.crash.trial import Kind
 from tests.crash.victim import POINTS, POINTS_OF_WINDOWS
 from tests.mosquitto import MosquittoFactory
 
+pytestmark = pytest.mark.xdist_group("load")  # beside a flood, lives would end before they have begun
+
 SEED = 20_261_124
 KILLS = 30
 LONGEST = 0.3

@@ -144,7 +144,7 @@ class Trial:
             "filter": document(first_filter(remembers=self.kind.remembers)),
             "bridges": [{"type": "files", "path": "./accepted", "rotate": {"max_age": "30ms"}}, {"type": "mqtt"}],
             "metrics": {"publish_every": "1s"},
-            "http": None,
+            "http": {"listen": "127.0.0.1:0"},
         }
 
     def _model(self, path: Path, *, batch: int) -> dict[str, Any]:

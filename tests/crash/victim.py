@@ -7,13 +7,12 @@ import multiprocessing
 import os
 import signal
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from processor import cli, database, journal, outbox, store
+from processor import database, journal, outbox, store
 from processor.bridges import files
 from processor.control import FilterControl
 from processor.ledger import Ledger
@@ -22,6 +21,7 @@ from processor.mqtt.connection import Connection
 from processor.outbox import Outbox
 from processor.store import Store
 from processor.windows import WindowBuffer
+from tests.forks import become_mlade
 
 _SMALL_JOURNAL: Final = 16 << 10
 _SMALL_TRANSACTION: Final = 20
@@ -113,9 +113,6 @@ def live(file: Path, log: Path, point: Call | Statement | str | None, nth: int) 
         point: where to die, one of `POINTS` if it is a name; None: nowhere.
         nth: at which of the calls or statements there.
     """
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # In seconds what takes hours or a flood in a plant: the journal is pruned, claims and confirmations come in parts.
     journal._LEAST_BYTES = _SMALL_JOURNAL  # type: ignore[misc]
@@ -126,8 +123,7 @@ def live(file: Path, log: Path, point: Call | Statement | str | None, nth: int) 
         _die_at_call(point, nth)
     elif isinstance(point, Statement):
         _die_at_statement(point, nth)
-    sys.argv = ["mlade", "run", "-c", str(file)]
-    cli.main()
+    become_mlade(file, log)
 
 
 def _end_with_parent() -> None:

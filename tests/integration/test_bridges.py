@@ -331,7 +331,7 @@ def test_the_broker_gets_the_samples_while_the_files_cannot_be_written(
     received: Counter[str] = Counter()
     processor.wait_until(lambda: received.update(ids(receiver)) or len(received) == 300, "all samples on the topic")
     metrics = counted(client, processor, 300)
-    while metrics["bridges"]["mqtt"]["waiting"]:
+    while metrics["bridges"]["mqtt"]["waiting"] or not metrics["bridges"]["files"]["error"]:
         metrics = json.loads(client.wait_for(f"{processor.root}/metrics").payload)
     assert metrics["bridges"]["files"]["waiting"] == metrics["outbox"]["samples"] == 300
     assert "cannot be written" in metrics["bridges"]["files"]["error"]

@@ -143,6 +143,11 @@ BROKEN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "measure without": ({"filter.rules": [{**RULE, "measure": "value"}]}, {"filter.rules[0].measure": "has no value"}),
     "bridge of no type": ({"bridges": [{"path": "x"}]}, {"bridges[0]": "the key type is required"}),
     "bridge of unknown type": ({"bridges": [{"type": "kafka"}]}, {"bridges[0]": 'found "kafka", expected type to be'}),
+    "a hub without identity": ({"bridges": [{"type": "iothub"}]}, {"bridges[0]": "expected exactly one of"}),
+    "a hub's missing file": (
+        {"bridges": [{"type": "iothub", "connection_string_file": "nowhere"}]},
+        {"bridges[0].connection_string_file": "nowhere cannot be read: No such file"},
+    ),
     "a bridge's name twice": (
         {"bridges": [{"type": "mqtt"}, {"type": "files", "path": "x", "name": "mqtt"}]},
         {"bridges[1].name": "'mqtt' is used twice"},
@@ -278,6 +283,15 @@ def test_tells_what_the_processor_will_do(tmp_path: Path, capsys: pytest.Capture
     )
     assert lines["samples to"] == f"files: {tmp_path / 'accepted'}"
     assert done.out.endswith("\nok\n")
+
+
+def test_tells_who_we_are_at_a_hub_without_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The SDK is not needed for that."""
+    text = "HostName=plant.azure-devices.net;DeviceId=line-1;ModuleId=mlade;SharedAccessKey=Z2VoZWlt"
+    bridge = {"type": "iothub", "connection_string": text}
+    done = mlade_here(capsys, "check", "-c", write(tmp_path, changed({"bridges": [bridge]})))
+    assert "iothub: as module mlade of line-1 at plant.azure-devices.net" in done.out
+    assert "Z2VoZWlt" not in done.out
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class WrongClock:
     def start(self, processor: ProcessorProcess) -> None:
         """Start a processor on a machine with this clock."""
         connected = processor.log().count("Connected to the broker")
-        processor.launch("-m", "tests.odd_machine", f"clock={self._file}", "tidy=0.05")
+        processor.launch(f"clock={self._file}", "tidy=0.05")
         processor.wait_for_log("Connected to the broker", connected + 1)
 
 

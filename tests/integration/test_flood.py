@@ -21,6 +21,8 @@ from tests.mqtt_client import MqttClientFactory
 from tests.plant import measured, wall_off
 from tests.running import ProcessorFactory, ProcessorProcess
 
+pytestmark = pytest.mark.xdist_group("load")  # one worker's: two floods at once would take each other's time
+
 SECONDS = 4.0
 OFFERED = 300e6
 """Bytes a second; far more than a Mosquitto or a processor takes on two cores."""
@@ -91,7 +93,6 @@ def flood_processor(
         sources=[source("flood/imu", qos=qos)],
         model={"path": str(models.write(models.cnn(size=SIZE), tmp_path)), "window": {"size": SIZE, "step": SIZE}},
         filter={"rules": [{"name": "some", "sample": keep}]},
-        http={"listen": "127.0.0.1:0"},
         **more,
     )
 

@@ -40,7 +40,6 @@ def test_ten_thousand_windows_outlive_a_kill(
         sources=[source("many/+/imu", stream="{topic[1]}")],
         model={"path": str(models.write(models.cnn(size=SIZE), tmp_path)), "window": {"size": SIZE, "step": SIZE}},
         filter={"rules": [{"name": "all"}]},
-        http={"listen": "127.0.0.1:0"},
     )
     messages = 'mlade_messages_total{source="imu"}'
     processor.start()

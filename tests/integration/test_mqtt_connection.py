@@ -529,10 +529,11 @@ def test_filters_of_a_former_configuration_are_dropped(
     options: dict[str, Any] = {"client_id": f"former-{protocol}", "protocol": protocol}
     first = connect(mosquitto.url, subscriptions=[Subscription("former/old", 1)], **options)
     subscribed(first).close()
-    second = connect(
-        mosquitto.url, subscriptions=[Subscription("former/new", 1)], unsubscribe=["former/old"], **options
-    )
-    subscribed(second)
+    dropped: list[bool] = []
+    options["on_unsubscribed"] = lambda: dropped.append(True)
+    second = connect(mosquitto.url, subscriptions=[Subscription("former/new", 1)], **options)
+    subscribed(second).unsubscribe(["former/old"])
+    read_until(second, lambda _: bool(dropped))
     client = mqtt_client()
     client.publish("former/old", "x")
     client.publish("former/new", "y")

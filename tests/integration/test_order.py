@@ -39,7 +39,7 @@ def test_the_order_outlives_cuts_and_overlapping_filters(
     given["model"]["batch"] = {"max_size": 7}
     processor = make_processor(**given)
     client = mqtt_client()
-    processor.launch("-m", "tests.odd_machine", "backoff=0.1")
+    processor.launch("backoff=0.1")
     subscribed(processor, mosquitto, f"{root}/one/+")
     sent: dict[str, list[int]] = defaultdict(list)
     for number in range(READINGS):

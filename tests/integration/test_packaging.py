@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one worker builds the wheel, once
+
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
@@ -76,7 +78,7 @@ def test_installed_package_is_the_wheels(installed: Path) -> None:
 def test_installed_command_starts(installed: Path, command: list[str]) -> None:
     """The console script and the module are the same command, and list the subcommands."""
     text = run(str(installed / command[0]), *command[1:], "--help", cwd=installed)
-    for name in ("demo", "run", "check", "filter", "status", "deadletters"):
+    for name in ("demo", "run", "check", "filter", "status", "deadletters", "record", "replay", "suggest"):
         assert re.search(rf"\b{name}\b", text), f"{name} is not in the help"
 
 

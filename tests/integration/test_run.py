@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import struct
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -370,16 +371,21 @@ def test_health_endpoints_and_the_will(
 ) -> None:
     """Ready while connected; Prometheus can read the counters; a killed processor is offline."""
     path = models.write(models.dense(), tmp_path)
-    processor = make_processor(
-        sources=[source("health/imu")], model={"path": str(path)}, filter=band(0, 1), http={"listen": "127.0.0.1:0"}
-    )
+    processor = make_processor(sources=[source("health/imu")], model={"path": str(path)}, filter=band(0, 1))
     client = mqtt_client()
     client.subscribe(f"{processor.root}/status")
     processor.start()
     assert client.wait_for(f"{processor.root}/status").payload == b"online"
     port = re.findall("Health and metrics .* port ([0-9]+)", processor.log())[0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-        assert json.load(answer) == {"ready": True, "waiting_for": []}
+
+    def readiness() -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:  # 503
+            return dict(json.load(error))
+
+    processor.wait_until(lambda: readiness() == {"ready": True, "waiting_for": []}, "ready")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
         assert json.load(answer)["status"] == "ok"
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:

@@ -40,6 +40,11 @@ def moments(processor: ProcessorProcess) -> set[str]:
     return {event["time"] for event in processor.events()}
 
 
+def wait_for_moments(processor: ProcessorProcess, count: int) -> None:
+    """Wait until there are samples of so many times."""
+    processor.wait_until(lambda: len(moments(processor)) >= count, f"samples of {count} times")
+
+
 @both
 def test_a_queue_that_overflowed_while_we_were_away_is_told(
     mosquitto_factory: MosquittoFactory,
@@ -170,3 +175,26 @@ def test_another_client_with_our_name_is_suspected_and_does_not_end_us(
         processor.wait_for_log("Connected to the broker", connected + 1)
     assert f"does another client use the client id '{processor.client_id}'?" in processor.log()
     assert processor.stop() == 0
+
+
+def test_messages_kept_while_overlapping_topics_changed_count_once(
+    mosquitto_factory: MosquittoFactory,
+    make_processor: ProcessorFactory,
+    mqtt_client: MqttClientFactory,
+    tmp_path: Path,
+) -> None:
+    """MQTT 5 has sent a copy for each filter of then; a filter that came is none of them, and one that left is."""
+    broker = mosquitto_factory()
+    lists = [["change/#"], ["change/+", "change/#"], ["change/#", "#"], ["change/+"]]
+    processor = make_processor(on=broker, **configuration(tmp_path, broker.url, 5, *lists[0]))
+    client = mqtt_client(broker=broker)
+    processor.start()
+    for number, topics in enumerate(lists[1:]):
+        processor.kill()
+        publish(client, "change/imu", 10 * number, 10 * number + 5)
+        processor.configure(sources=configuration(tmp_path, broker.url, 5, *topics)["sources"])
+        processor.start()
+        publish(client, "change/imu", 10 * number + 5, 10 * number + 10)
+        wait_for_moments(processor, 10 * (number + 1))
+    assert processor.stop() == 0
+    assert len(processor.events()) == len(moments(processor)) == 30

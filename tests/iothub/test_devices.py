@@ -262,37 +262,29 @@ def test_files_are_uploaded_with_azures_own_client(hub: Hub) -> None:
     hub.configure_storage(present=True)
 
 
-@pytest.mark.parametrize("x509", [False, True], ids=["key", "certificate"])
-def test_a_device_provisions_itself(hub: Hub, *, x509: bool) -> None:
-    """The provisioning service says which hub is the device's, and that takes it."""
-    device = hub.enroll(f"provisioned-{'certificate' if x509 else 'key'}", x509=x509)
+def test_devices_provision_themselves(hub: Hub) -> None:
+    """The provisioning service says which hub is the device's, and that takes it; with a key or a certificate."""
+    devices = [hub.enroll("provisioned"), hub.enroll("provisioned-certificate", x509=True)]
 
-    async def run() -> None:
-        trust = hub.ca.read_text()
-        where = {"provisioning_host": hub.host, "registration_id": device.device_id, "id_scope": hub.scope}
-        proof = certificate_of(device)
-        client: Any
-        if x509:
-            client = ProvisioningDeviceClient.create_from_x509_certificate(
-                **where, x509=proof, server_verification_cert=trust
-            )
-        else:
-            client = ProvisioningDeviceClient.create_from_symmetric_key(
-                **where, symmetric_key=device.key, server_verification_cert=trust
-            )
+    async def provision(device: Device) -> None:
+        proof: dict[str, Any]
+        proof = {"x509": certificate_of(device)} if device.certificate else {"symmetric_key": device.key}
+        how = "create_from_x509_certificate" if device.certificate else "create_from_symmetric_key"
+        trust = {"server_verification_cert": hub.ca.read_text()}
+        client = getattr(ProvisioningDeviceClient, how)(
+            provisioning_host=hub.host, registration_id=device.device_id, id_scope=hub.scope, **proof, **trust
+        )
         result = await client.register()
-        assert result.status == "assigned"
-        state = result.registration_state
-        if x509:
-            sender: Any = IoTHubDeviceClient.create_from_x509_certificate(
-                proof, state.assigned_hub, state.device_id, server_verification_cert=trust
-            )
-        else:
-            sender = IoTHubDeviceClient.create_from_symmetric_key(
-                device.key, state.assigned_hub, state.device_id, server_verification_cert=trust
-            )
+        assert (result.status, result.registration_state.device_id) == ("assigned", device.device_id)
+        sender = getattr(IoTHubDeviceClient, how)(
+            hostname=result.registration_state.assigned_hub, device_id=device.device_id, **proof, **trust
+        )
         await sender.send_message("hello")
         await sender.shutdown()
 
+    async def run() -> None:
+        await asyncio.gather(*map(provision, devices))
+
     asyncio.run(run())
-    assert [event.body for event in hub.received(device)] == [b"hello"]
+    for device in devices:
+        assert [event.body for event in hub.received(device)] == [b"hello"]

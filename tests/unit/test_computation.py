@@ -321,6 +321,7 @@ class Sulky:
     sha256 = ""
     kind: OutputKind = "probabilities"
     labels: tuple[str, ...] = ("a", "b")
+    seconds_per_window = 1e-6
 
     def infer(self, values: Floats) -> Predictions:
         """Judge windows by their newest reading."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from processor.control import Command, FilterControl, FilterSource, parse_command
+from processor.control import FilterControl, FilterSource
 from processor.errors import Problem
 from processor.filter import FilterDocument, parse_filter
 from processor.types import NS
@@ -33,10 +33,12 @@ def control(kept: dict[str, Any] | None = None, file: bytes = FILE) -> FilterCon
     return FilterControl(parse_filter(file), file, fits, json.loads(json.dumps(kept)), NS)
 
 
-def offer(one: FilterControl, payload: bytes, source: FilterSource, now: int, cut_from: int = 0) -> tuple[bool, bool]:
+def offer(
+    one: FilterControl, payload: bytes, source: FilterSource, now: int, problems: Sequence[Problem] = ()
+) -> tuple[bool, bool]:
     """Offer a document and install what comes of it; whether the filter changed, and whether disk has to know."""
     before = one.answer, one.revision, one.active
-    offered = one.offer(payload, source, now, cut_from=cut_from)
+    offered = one.offer(payload, source, now, problems=problems)
     assert (one.answer, one.revision, one.active) == before, "nothing happens before it is installed"
     offered.install()
     if offered.memory is not None:
@@ -81,12 +83,12 @@ def test_a_rejected_filter_changes_nothing(wrong: bytes) -> None:
     assert one.answer["active"]["rules"][0]["name"] == "a"
 
 
-def test_a_document_that_was_cut_is_rejected() -> None:
-    """Its beginning alone might well be a filter, but another one."""
+def test_a_document_with_a_problem_of_its_own_is_rejected() -> None:
+    """Such as one that was cut: its beginning alone might well be a filter, but another one."""
     one = control()
-    assert not offer(one, document("a"), "topic", NS, cut_from=100_000)[0]
+    assert not offer(one, document("a"), "topic", NS, [Problem("", "100000 bytes")])[0]
     assert one.answer["status"] == "rejected"
-    assert "100000 bytes" in one.answer["errors"][0]["message"]
+    assert one.answer["errors"] == [{"path": "", "message": "100000 bytes"}]
 
 
 def test_the_same_document_again_changes_nothing() -> None:
@@ -157,17 +159,3 @@ def test_a_live_filter_that_does_not_fit_any_more_gives_way_to_the_file(caplog: 
     two = control(kept)
     assert (rule(two), two.revision) == ("file", 3)
     assert "does not fit" in caplog.text
-
-
-def test_commands_are_read() -> None:
-    """With or without an id."""
-    assert parse_command(b'{"command": "pause", "id": 7}') == Command("pause", 7)
-    assert parse_command(b'{"command": "flush"}') == Command("flush", None)
-
-
-@pytest.mark.parametrize("wrong", [b"", b"\xff", b"[]", b'{"command": 1}', b'{"command": "explode"}', b"[" * 100_000])
-def test_a_wrong_command_is_explained(wrong: bytes) -> None:
-    """With what was expected."""
-    answer = parse_command(wrong)
-    assert isinstance(answer, str)
-    assert "heartbeat" in answer

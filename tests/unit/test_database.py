@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from processor import database
+from processor.admission import Bounds
 from processor.bridges.files import FilesBridge
 from processor.clock import SystemClock
 from processor.database import FILE_NAME
 from processor.delivery import Delivery
 from processor.errors import StateError
-from processor.outbox import Bounds
 from processor.store import Changes, Store
 from processor.types import NS, Sample
 
@@ -118,3 +119,17 @@ def test_a_state_that_another_program_has_locked_is_said(tmp_path: Path, monkeyp
         with pytest.raises(StateError, match=r"another program keeps .* locked"):
             open_store(tmp_path)
     open_store(tmp_path).close()
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_a_transaction_that_was_interrupted_as_it_began_is_over(tmp_path: Path, moment: int) -> None:
+    """At whichever of SQLite's own steps: else none could begin any more."""
+    steps = itertools.count(1)
+    with closing(database.open_database(tmp_path / FILE_NAME)) as db:
+        db.set_progress_handler(lambda: next(steps) == moment, 1)
+        with suppress(sqlite3.OperationalError), database.transaction(db):
+            pass
+        assert next(steps) > moment
+        db.set_progress_handler(None, 0)
+        with database.transaction(db):
+            db.execute("DELETE FROM meta")

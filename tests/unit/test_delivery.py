@@ -6,17 +6,18 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from processor.admission import Bounds
 from processor.bridges.files import FilesBridge
 from processor.clock import SystemClock
 from processor.database import FILE_NAME
 from processor.deadletters import read
 from processor.delivery import Delivery
 from processor.errors import BridgeError
-from processor.outbox import Bounds, Claim, Waiting
+from processor.outbox import Claim, Waiting
 from processor.protocols import Bridge, Handover, Shipment
 from processor.store import Changes, Store
 from processor.types import NS, Sample
@@ -117,6 +118,10 @@ class Fake:
                 handover.confirm(claim)
             else:
                 handover.confirm(claim, taken)
+
+    def figures(self) -> Mapping[str, float]:
+        """It counts nothing."""
+        return {}
 
     def idle(self) -> None:
         """Nothing to keep alive."""

@@ -30,7 +30,7 @@ class Bench:
         self.sources = [Source.model_validate({"fields": ["v"], **source}) for source in sources]
         self.windows = WindowBuffer(Shape(2, 1, len(self.sources[0].fields)), max_streams)
         decoders = [decoder(source) for source in self.sources]
-        self.intake = Intake(self.sources, decoders, self.windows, "mlade", copies)
+        self.intake = Intake(self.sources, decoders, self.windows, "mlade", copies=copies)
 
     def take(self, *messages: Message) -> Taken:
         """Take a batch; its slots stay as they are until `done`."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from processor.metrics import EDGES, METRICS, Metrics
+from processor.metrics import BRIDGE_FIGURES, EDGES, METRICS, Metrics
 
 
 @given(st.lists(st.lists(st.floats(-2, 3) | st.just(float("nan")) | st.sampled_from(EDGES.tolist()), max_size=20)))
@@ -49,3 +49,14 @@ def test_totals_are_over_all_labels() -> None:
     metrics.add("rejected", 0, "where")
     assert metrics.total("rejected") == 5
     assert metrics.by("rejected") == {"band": 2, "schedule": 3}
+
+
+def test_what_a_bridge_counts_itself_is_declared() -> None:
+    """Each figure under its bridge."""
+    metrics = Metrics()
+    for name in BRIDGE_FIGURES:
+        metrics.set(f"bridge_{name}", 7, "iothub")
+    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
+    for name in BRIDGE_FIGURES:
+        (sample,) = families[f"mlade_bridge_{name}"].samples
+        assert (sample.labels, sample.value) == ({"bridge": "iothub"}, 7)

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from processor import deadletters
+from processor.admission import Bounds, Queue, WhenFull
 from processor.database import FILE_NAME, WriteLock
-from processor.outbox import Bounds, Outbox, Queue, Waiting, WhenFull
+from processor.errors import StateError
+from processor.outbox import Outbox, Waiting
 from processor.store import Changes, Store
 from processor.types import NS, Sample
 
@@ -237,6 +239,20 @@ def test_a_claim_of_which_each_sample_was_settled_is_gone(tmp_path: Path) -> Non
         assert in_claims(tmp_path) == (0, 0)
 
 
+def test_a_claim_that_was_settled_does_not_hide_those_behind_it(tmp_path: Path) -> None:
+    """It is as if it were not there, also to a bridge that asks for one claim."""
+    with opened(tmp_path) as (store, outbox):
+        store.commit(Changes(samples=samples(3)), 0)
+        first, second, third = outbox.claim([(f"{one.seq}", [one]) for one in outbox.peek(3, ALL)])
+        outbox.confirm(first.samples)
+        assert outbox.claimed(1) == [second]
+        outbox.confirm(second.samples)
+        assert outbox.claimed(2) == [third]
+        outbox.confirm(third.samples)
+        assert outbox.claimed() == []
+        assert in_claims(tmp_path) == (0, 0)
+
+
 def test_samples_of_hidden_rules_are_left_out_until_they_are_hidden_no_more(tmp_path: Path) -> None:
     """Also newcomers of either priority; the order is otherwise as ever."""
     with opened(tmp_path) as (store, outbox):
@@ -300,6 +316,21 @@ def test_what_is_behind_a_claim_expires(tmp_path: Path) -> None:
         while store.tidy(20 * NS):
             pass
         assert (store.totals.expired, store.totals.rows) == (MANY + 10, 1)
+
+
+def test_what_could_not_expire_does_so_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, for instance: where it is looked at in pieces, none is passed over."""
+    monkeypatch.setattr("processor.admission._EXPIRED_AT_ONCE", 2)
+    with opened(tmp_path) as (store, _):
+        store.commit(Changes(samples=samples(5)), 0)
+        with failing(tmp_path, "DELETE ON outbox WHEN OLD.seq > 2"):
+            assert store.tidy(11 * NS)
+            with pytest.raises(StateError):
+                store.tidy(11 * NS)
+        assert (store.totals.expired, store.totals.rows) == (2, 3)
+        while store.tidy(11 * NS):
+            pass
+        assert (store.totals.expired, store.totals.rows) == (5, 0)
 
 
 def test_refusing_many_newcomers_is_quick(tmp_path: Path) -> None:
@@ -437,3 +468,25 @@ def test_the_running_counts_are_those_that_counting_gives(tmp_path: Path, seed: 
     lost = life.store.totals
     assert lost.expired or lost.displaced or lost.undeliverable
     life.stop()
+
+
+def test_what_a_bridge_remembers_is_written_with_what_it_confirms(tmp_path: Path) -> None:
+    """Both or neither; by itself where nothing is confirmed; and it goes with the bridge."""
+    with opened(tmp_path) as (store, outbox):
+        assert store.bridge_memory("files") is None
+        store.commit(Changes(samples=samples(2)), 0)
+        first, second = outbox.peek(2, ALL)
+        outbox.remember({"used": 1})
+        with failing(tmp_path, "INSERT ON meta"), pytest.raises(sqlite3.Error):
+            outbox.confirm([first])
+        assert (store.totals.rows, store.bridge_memory("files")) == (2, None)
+        outbox.confirm([first])
+        assert (store.totals.rows, store.bridge_memory("files")) == (1, {"used": 1})
+        outbox.remember({"used": 2})
+        outbox.write_memory()
+        with failing(tmp_path, "INSERT ON meta"):
+            outbox.confirm([second])
+    with opened(tmp_path) as (store, _):
+        assert store.bridge_memory("files") == {"used": 2}
+    with opened(tmp_path, ("other",)) as (store, _):
+        assert store.bridge_memory("files") is None

@@ -11,23 +11,29 @@ from typing import Any
 import numpy as np
 import pytest
 
+from processor.admission import Bounds
 from processor.clock import AgeClock, SystemClock
+from processor.cloud import CloudLink
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.decoders import decoder
+from processor.errors import ModelMisfit, Problem
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
+from processor.live_commands import Commands
 from processor.metrics import Metrics
-from processor.outbox import Bounds
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.sections import Source
 from processor.selection import Selection
 from processor.session import BrokerSession
+from processor.settings import HubLegacy
+from processor.sizing import WindowSize
 from processor.steering import Steering
 from processor.store import Store
+from processor.twin import Twin
 from processor.types import NS, Floats, Message, OutputKind, Predictions
 from processor.windows import Shape, WindowBuffer
 
@@ -44,6 +50,7 @@ class EvenModel:
     sha256 = "0"
     kind: OutputKind = "probabilities"
     labels: tuple[str, ...] = ("a", "b")
+    seconds_per_window = 1e-6
 
     def infer(self, values: Floats) -> Predictions:
         """Return one half for each of two labels."""
@@ -85,6 +92,9 @@ class ScriptedSource:
         """Keep the identifiers."""
         self.acknowledged += [message.mid for message in messages if message.qos]
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Nothing comes of it."""
+
     def renew(self, connection: int) -> None:
         """Count it."""
         self.renewed.append(connection)
@@ -110,7 +120,12 @@ class Line:
         source: ScriptedSource | None = None,
         resumes: bool = True,
         sources: Sequence[dict[str, Any]] = (IMU,),
+        legacy: HubLegacy | None = None,
+        outputs: bool = False,
     ) -> None:
+        self.opened: list[int] = []
+        self.link = CloudLink()
+        self.metrics = Metrics()
         clock = SystemClock()
         age = AgeClock(clock, None, 7 * 86400 * NS)
         self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"])
@@ -120,7 +135,7 @@ class Line:
         document = validate_filter({"rules": [{"name": "all"}]})
         self.control = FilterControl(document, b"file", lambda _: (), self.store.meta("filter"), clock.wall())
         self.store.remember({"filter": self.control.memory()})
-        model, metrics = EvenModel(), Metrics()
+        model, metrics = EvenModel(), self.metrics
         fields = [(one.name, one.fields) for one in configured]
 
         def make_selection(active: FilterDocument) -> Selection:
@@ -147,18 +162,39 @@ class Line:
             metrics=metrics,
             clock=clock,
             source_names=[one.name for one in configured],
-            publish_inference=False,
+            publish_inference=outputs,
             publish_every=3600,
             extra=dict,
+            outputs=self.link if outputs else None,
+        )
+        commands = Commands(
+            computation=self.computation, store=self.store, deliveries=[], reporting=reporting, clock=clock
+        )
+        twin = Twin(
+            link=self.link,
+            filters=self.control,
+            sizes=WindowSize(
+                configured=2,
+                computation=self.computation,
+                journal=journal,
+                open_model=self.open_model,
+                signature="windows of {}".format,
+            ),
+            legacy=legacy,
+            model=lambda: self.computation.model,
+            kept=self.store.meta("twin"),
         )
         steering = Steering(
             root="mlade/line-1",
+            processor="line-1",
             source=self.source,
+            link=self.link,
             computation=self.computation,
             filters=self.control,
+            twin=twin,
             make_selection=make_selection,
             store=self.store,
-            deliveries=[],
+            commands=commands,
             metrics=metrics,
             reporting=reporting,
             clock=clock,
@@ -168,6 +204,7 @@ class Line:
         )
         self.pipeline = Pipeline(
             source=self.source,
+            link=self.link,
             computation=self.computation,
             store=self.store,
             journal=journal,
@@ -181,12 +218,19 @@ class Line:
             resumes=resumes,
             max_batch=batch,
             max_delay=0,
-            seconds_per_window=1e-6,
         )
+
+    def open_model(self, size: int) -> EvenModel:
+        """Return the model for windows of a size; it takes none of 13 readings."""
+        self.opened.append(size)
+        if size == 13:
+            raise ModelMisfit([Problem("model.window.size", "set model.window.size to 2")])
+        return EvenModel()
 
     def play(self, *steps: list[Message] | Callable[[], None]) -> None:
         """Run until the script is through, then stop."""
         self.source.script = [*steps, self.pipeline.stop]
+        self.pipeline._stopping = False  # another play may have gone before
         self.pipeline.run()
 
     def deliver(self) -> list[list[float]]:

@@ -21,6 +21,10 @@ class Run:
         self.metrics = Metrics()
         self.session: BrokerSession = BrokerSession(kept, filters, wanted=wanted, metrics=self.metrics)
 
+    def held(self) -> tuple[str, ...]:
+        """Return the filters in the order in which their copies count."""
+        return self.session.held
+
     def dropped(self, *totals: object) -> int:
         """Let the broker say how many it has dropped; return how many were counted in all."""
         for total in totals:
@@ -33,16 +37,28 @@ class Run:
         return self.metrics.total("lost_sessions")
 
 
-def test_filters_that_left_are_dropped_until_the_broker_has_done_so() -> None:
+def test_filters_that_left_count_until_all_from_before_has_come_and_are_dropped_then() -> None:
     """Also when the process that should have dropped them was killed."""
     first = Run(filters=["a", "b"])
     first.lost(session_present=False)
+    first.session.settle()
     killed = Run(first, ["b", "c"])
-    assert killed.session.left == ["a"]
+    assert (killed.session.left, killed.session.leaving) == (["a"], [])
     second = Run(killed, ["b", "c"])
-    assert second.session.left == ["a"]
-    second.session.unsubscribed()
-    assert Run(second, ["b", "c"]).session.left == []
+    assert second.held() == ("a", "b", "c")
+    assert second.session.to_subscribe() == ["b", "c"]
+    assert second.session.settle()
+    assert (second.session.left, second.session.leaving) == ([], ["a"])
+    assert second.held() == ("b", "c", "a")
+    third = Run(second, ["b", "c"])
+    assert third.session.settle()
+    assert third.session.leaving == ["a"]
+    third.session.unsubscribed()
+    last = Run(third, ["b", "c"])
+    assert last.held() == ("b", "c", "a")
+    last.session.settle()
+    assert last.held() == ("b", "c")
+    assert last.session.all_settled
 
 
 def test_what_was_retained_is_settled_by_filter_and_session() -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from processor import document
+from processor.bridge_sections import FilesBridge
 from processor.errors import ConfigurationError, Problem
-from processor.sections import FilesBridge, Section
+from processor.sections import Section
 from processor.settings import Settings, build, check, client_options, load, load_filter, read
 from processor.types import NS
 
@@ -49,7 +50,7 @@ def test_what_is_left_out_is_as_the_contract_says() -> None:
     """The defaults, in nanoseconds and bytes."""
     least = settings()
     assert (least.topic_prefix, least.root, least.client_id) == ("mlade", "mlade/line-1", "mlade-line-1")
-    broker, source, window = least.broker, least.sources[0], least.model.window
+    broker, source, window = least.needed_broker, least.sources[0], least.model.window
     assert (broker.url, broker.protocol, broker.session_expiry) == ("mqtt://127.0.0.1:1883", 5, 3600 * NS)
     assert (broker.receive_maximum, broker.max_payload) == (1000, 1 << 20)
     assert (source.qos, source.format, source.stream, source.time) == (1, "json", "{topic}", None)
@@ -67,7 +68,7 @@ def test_what_is_left_out_is_as_the_contract_says() -> None:
 def test_the_example_shows_every_key_with_what_it_is_when_left_out() -> None:
     """config/processor.yaml is complete and does not lie, except where it sets up the demo's data and model."""
     chosen = {"state_dir", "sources[0].time", "model.window.size", "model.window.step", "model.window.max_gap"}
-    chosen |= {"model.input.layout", "bridges"}
+    chosen |= {"model.input.layout", "bridges", "sources[0].topics"}
     example = document.parse(EXAMPLE.read_bytes())
     assert isinstance(example, dict)
     found = list(differences(example, Settings, load(EXAMPLE, {}), "", chosen))
@@ -96,10 +97,10 @@ def test_units() -> None:
         model={"path": "m", "window": {"max_gap": "500ms"}},
         outbox={"max_age": "5m", "max_bytes": 4096},
     )
-    assert (read_as.broker.session_expiry, read_as.broker.max_payload) == (7200 * NS, 65_536)
+    assert (read_as.needed_broker.session_expiry, read_as.needed_broker.max_payload) == (7200 * NS, 65_536)
     assert read_as.model.window.max_gap == NS // 2
     assert (read_as.outbox.max_age, read_as.outbox.max_bytes) == (300 * NS, 4096)
-    assert settings(broker={"session_expiry": 0}).broker.session_expiry == 0
+    assert settings(broker={"session_expiry": 0}).needed_broker.session_expiry == 0
 
 
 def test_the_environment_is_laid_over_the_file(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_the_environment_is_laid_over_the_file(tmp_path: Path) -> None:
         MLADE_SOURCES='[{"name": "other", "topics": ["b"], "fields": ["p", "q"]}]',
         MLADE_HTTP="null",
     )
-    broker, model = loaded.broker, loaded.model
+    broker, model = loaded.needed_broker, loaded.model
     assert (loaded.id, broker.url, broker.username, broker.protocol) == ("7", "mqtt://b", "bob", 5)
     assert (broker.max_payload, broker.session_expiry, broker.tls.insecure_skip_verify) == (65_536, 0, True)
     assert (model.path, model.window.size, model.temperature) == ("m.onnx", 30, 1.5)
@@ -207,7 +208,7 @@ def test_tls_files_are_found_beside_the_configuration(tmp_path: Path) -> None:
 )
 def test_urls_of_brokers(url: str) -> None:
     """All four schemes, with what may stand around the host."""
-    assert settings(broker={"url": url}).broker.url == url
+    assert settings(broker={"url": url}).needed_broker.url == url
 
 
 @pytest.mark.parametrize(
@@ -264,6 +265,48 @@ def test_shared_subscriptions_are_for_point_data() -> None:
     for size in (2, "2"):
         with pytest.raises(ConfigurationError, match=r"\$share needs model\.window\.size 1"):
             settings(sources=[source], model={"path": "m", "window": {"size": size}})
+
+
+EDGE_BRIDGE = {"type": "iothub", "edge": True}
+
+
+def test_without_a_broker_all_comes_on_inputs() -> None:
+    """A source is named as its input, where it has no name of its own."""
+    sources = [{"input": "input1", "fields": ["x"]}, {"name": "b", "input": "input2", "fields": ["x"]}]
+    without = settings(broker=None, sources=sources, bridges=[EDGE_BRIDGE])
+    assert [(one.name, one.input) for one in without.sources] == [("input1", "input1"), ("b", "input2")]
+    assert without.hub is not None
+    with pytest.raises(ConfigurationError, match="needs an MQTT broker"):
+        client_options(without)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"broker": None, "bridges": [EDGE_BRIDGE]}, ["sources[0].topics"]),
+        ({"broker": None, "sources": [{"input": "a", "fields": ["x"]}]}, ["sources[0].input", "bridges"]),
+        ({"sources": [{"input": "a", "fields": ["x"]}], "bridges": []}, ["sources[0].input"]),
+        ({"sources": [{"input": "a/b", "fields": ["x"]}], "bridges": [EDGE_BRIDGE]}, ["sources[0].input"]),
+        ({"sources": [{"name": "a", "fields": ["x"]}]}, ["sources[0].topics"]),
+        ({"sources": [{"name": "a", "topics": [], "fields": ["x"]}]}, ["sources[0].topics"]),
+        (
+            {
+                "sources": [{"input": "a", "fields": ["x"]}, {"name": "b", "input": "a", "fields": ["x"]}],
+                "bridges": [EDGE_BRIDGE],
+            },
+            ["sources[1].input"],
+        ),
+        (
+            {"sources": [{"input": "a", "fields": ["x"], "stream": "{topic[1]}"}], "bridges": [EDGE_BRIDGE]},
+            ["sources[0].stream"],
+        ),
+    ],
+)  # fmt: skip
+def test_inputs_that_nothing_comes_on_are_refused(changes: dict[str, Any], expected: list[str]) -> None:
+    """And sources without any inlet, or with one that is another's."""
+    with pytest.raises(ConfigurationError) as refusal:
+        settings(**changes)
+    assert paths(refusal) == expected
 
 
 def test_bridges_are_named_for_their_type() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.journal import decode, encode
-from processor.types import Readings, StreamName
+from processor.types import Ints, Readings, StreamName
 from processor.windows import Past, Shape, WindowBuffer
 
 LATEST = 2**63 - 1
@@ -47,6 +47,12 @@ class Naive:
         self.streams: dict[StreamName, list[Reading]] = {}  # since the start or the last gap; least recent first
         self.forgotten = 0
 
+    def copy(self) -> Naive:
+        """Return an independent one."""
+        other = Naive(self._shape, self._most)
+        other.streams = {name: list(readings) for name, readings in self.streams.items()}
+        return other
+
     def feed(self, readings: Iterable[Reading]) -> Iterator[Found]:
         """Yield the windows that readings complete."""
         size, step, gap = self._shape.size, self._shape.step, self._shape.max_gap
@@ -70,6 +76,7 @@ class Fed(NamedTuple):
     windows: list[Found]
     completed_by: list[int]
     past: Past | None
+    slots: Ints
 
 
 def feed(buffer: WindowBuffer, batch: Sequence[Reading]) -> Fed:
@@ -89,7 +96,7 @@ def feed(buffer: WindowBuffer, batch: Sequence[Reading]) -> Fed:
         assert name is not None
         found.append(Found(name, tuple(windows.times[row].tolist()), tuple(windows.values[row, :, 0].tolist())))
     buffer.release()
-    return Fed(found, completed_by.tolist(), past)
+    return Fed(found, completed_by.tolist(), past, readings.slots)
 
 
 def cut(items: Sequence[Reading], cuts: Iterable[int]) -> list[Sequence[Reading]]:

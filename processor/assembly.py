@@ -1,0 +1,145 @@
+"""What the live path and a replay are both made of: the model, and the computation around it.
+
+`app.build` adds the broker, the state and the bridges; a replay adds a recording and counts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from processor import context
+from processor.computation import Computation
+from processor.decoders import decoder
+from processor.errors import ModelError, Problem
+from processor.filter import FilterDocument, check_against
+from processor.intake import Intake
+from processor.memories import Memories
+from processor.model.onnx_model import OnnxModel, load_model
+from processor.protocols import Model
+from processor.retained import RetainedCopies
+from processor.selection import Selection
+from processor.settings import Settings
+from processor.windows import Shape, WindowBuffer
+
+log = logging.getLogger(__name__)
+
+
+def open_model(settings: Settings) -> OnnxModel:
+    """Load the configured model.
+
+    Raises:
+        ModelError: it cannot be loaded, or does not fit what the sources give.
+    """
+    model, source = settings.model, settings.sources[0]
+    return load_model(
+        settings.path(model.path),
+        window_size=model.window.size,
+        channels=len(source.fields),
+        fields=source.fields,
+        input_name=model.input.name,
+        layout=model.input.layout,
+        mean=model.input.mean,
+        std=model.input.std,
+        output_name=model.output.name,
+        output_kind=model.output.kind,
+        labels=model.output.labels,
+        temperature=model.temperature,
+        max_batch=model.batch.max_size,
+        threads=model.threads,
+    )
+
+
+def with_window_size(settings: Settings, model: OnnxModel, size: int | None) -> tuple[Settings, OnnxModel]:
+    """Return settings and model with windows of another size, as a twin had asked for; the same where that is None.
+
+    Where the model does not take them any more, that is logged, and both are as they were.
+    """
+    if size is None:
+        return settings, model
+    sized = settings.with_window_size(size)
+    try:
+        return sized, open_model(sized)
+    except ModelError as error:
+        log.warning("The window size %d that the twin had asked for is not possible any more: %s", size, error)
+        return settings, model
+
+
+def signature(settings: Settings) -> str:
+    """Return what windows look like: those kept from a run in which they looked different are useless."""
+    window = settings.model.window
+    sources = [[source.name, source.fields] for source in settings.sources]
+    return json.dumps([window.size, window.step, window.max_gap, sources])
+
+
+def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
+    """Return where a filter does not fit the model or the sources."""
+    known = dict.fromkeys(field for source in settings.sources for field in source.fields)
+    window, channels = settings.model.window, len(settings.sources[0].fields)
+    return [
+        *check_against(document, kind=model.kind, labels=model.labels, fields=list(known)),
+        *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
+    ]
+
+
+def make_windows(settings: Settings) -> WindowBuffer:
+    """Return empty windows."""
+    window = settings.model.window
+    shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
+    return WindowBuffer(shape, window.max_streams)
+
+
+class Assembly(NamedTuple):
+    """A computation, and how the selection in it is replaced."""
+
+    computation: Computation
+    make_selection: Callable[[FilterDocument], Selection]
+
+
+def build_computation(
+    settings: Settings,
+    model: Model,
+    document: FilterDocument,
+    *,
+    windows: WindowBuffer,
+    revision: int = 1,
+    paused: bool = False,
+    copies: RetainedCopies | None = None,
+    held: Callable[[], Sequence[str]] | None = None,
+    memories: Memories | None = None,
+    samples: bool = True,
+) -> Assembly:
+    """Put decoders, windows, model and filter together.
+
+    Args:
+        settings: the configuration.
+        model: from `open_model`.
+        document: the filter, which fits the model and the sources.
+        windows: from `make_windows`, with what is known from an earlier run.
+        revision: the filter's.
+        paused: whether every window is refused, as `disabled`.
+        copies: tells retained messages that were read before; None: there are none.
+        held: returns the filters that a message may have a copy for; None: the sources'.
+        memories: what the filter's conditions remember from an earlier run; None: nothing.
+        samples: whether accepted windows become samples; else they are only counted.
+    """
+    field_names = [(source.name, source.fields) for source in settings.sources]
+
+    def make_selection(active: FilterDocument) -> Selection:
+        return Selection(active, model.labels, field_names, computation.selection.memories.successor())
+
+    decoders = [decoder(source) for source in settings.sources]
+    computation = Computation(
+        settings.id,
+        intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held),
+        windows=windows,
+        model=model,
+        selection=Selection(document, model.labels, field_names, memories),
+        revision=revision,
+        paused=paused,
+        fields=dict(field_names),
+        samples=samples,
+    )
+    return Assembly(computation, make_selection)

@@ -1,0 +1,1 @@
+"""The commands that `cli.py` has no room for: parse, call, print."""

@@ -1,0 +1,119 @@
+"""The commands in docs/ run, and print what the page shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from tests import recordings
+from tests.commands import Done, mlade_here
+from tests.mosquitto import MosquittoFactory
+from tests.mqtt_client import MqttClientFactory
+from tests.running import ProcessorFactory
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+class Command(NamedTuple):
+    """A command as a page shows it."""
+
+    line: str
+    output: list[str]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return a page's fenced blocks."""
+    found = re.findall(r"^```(.*)\n((?:(?!```).*\n)*)```$", (DOCS / page).read_text(), re.MULTILINE)
+    return [text for named, text in found if named == language]
+
+
+def commands(page: str) -> list[Command]:
+    """Return the commands of a page, each with the lines that follow it."""
+    found: list[Command] = []
+    for line in "".join(blocks(page, "")).splitlines():
+        if line.startswith("$ "):
+            found.append(Command(line.removeprefix("$ "), []))
+        else:
+            found[-1].output.append(line)
+    return found
+
+
+def run(capsys: pytest.CaptureFixture[str], line: str) -> Done:
+    """Run a command with what it writes into a file, as a shell does."""
+    words, _, target = line.partition(" > ")
+    program, *arguments = shlex.split(words)
+    if program == "cat":
+        return Done(0, "".join(Path(name).read_text() for name in arguments), "")
+    assert program == "mlade"
+    done = mlade_here(capsys, *arguments)
+    if target:
+        Path(target).write_text(done.out)
+        return done._replace(out="")
+    return done
+
+
+def test_choosing_a_filter_goes_as_the_page_says(
+    mosquitto_factory: MosquittoFactory,
+    make_processor: ProcessorFactory,
+    mqtt_client: MqttClientFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """From recording to setting, in one directory.
+
+    What is recorded here for a second takes the place of the page's ten minutes for that one command; for
+    those after it, ten minutes are made.
+    """
+    page = "choose-a-filter.md"
+    (filter_,) = blocks(page, "yaml")
+    base = json.loads(recordings.configuration(tmp_path).read_text())
+    broker = mosquitto_factory()
+    parts = {key: base[key] for key in ("id", "sources", "model")}
+    processor = make_processor(on=broker, filter="filter.yaml", **parts)
+    (processor.directory / "filter.yaml").write_text(filter_)
+    monkeypatch.chdir(processor.directory)
+    processor.start()
+    client = mqtt_client(broker=broker)
+    ran = []
+    for line, output in commands(page):
+        expected = [text.rstrip() for text in output]
+        if " record " in line:
+            recorded = threading.Event()
+
+            def publish(recorded: threading.Event = recorded) -> None:
+                for message in recordings.messages(10**6):
+                    if recorded.is_set():
+                        return
+                    client.publish(message.topic, message.payload)
+
+            publisher = threading.Thread(target=publish)
+            publisher.start()
+            done = run(capsys, line.replace("--seconds 600", "--seconds 0.5"))
+            recorded.set()
+            publisher.join()
+            shown = [_masked(text) for text in (done.err + done.out).splitlines()]
+            expected = [_masked(text) for text in expected]
+            (processor.directory / "monday.jsonl.gz").unlink()
+            recordings.write(processor.directory / "monday.jsonl.gz", 60_000, watches=10)
+        else:
+            done = run(capsys, line)
+            shown = [text.rstrip() for text in (done.err + done.out).splitlines()]
+        assert done.code == 0, done.err
+        assert shown == expected, line
+        ran.append(line.split()[1])
+    assert ran == ["record", "replay", "suggest", "fewer.yaml", "suggest", "replay", "filter"]
+    share = yaml.safe_load(Path("share.yaml").read_text())["rules"][0]["keep"]
+    assert f"{{share: {share['share']}, of: {share['of']}}}" in (DOCS / page).read_text()
+    assert Path("monday.html").stat().st_size > 1_000_000
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"[0-9][0-9,.]*( [KM]iB| bytes|B)?", "N", text)
