@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from bench import broker
+from bench import broker, selection
 from bench.errors import BenchError
 from bench.parts import (
     backlog,
@@ -80,6 +80,10 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
     "conditions": (
         lambda folder, tell: conditions.measure(conditions.FULL, folder, tell),
         lambda folder, tell: conditions.measure(conditions.QUICK, folder, tell),
+    ),
+    "selection": (
+        lambda folder, tell: selection.measure(selection.FULL, folder, tell),
+        lambda folder, tell: selection.measure(selection.QUICK, folder, tell),
     ),
 }
 """Each benchmark's name, and it in full and in short."""
