@@ -371,8 +371,8 @@ class App:
         reasons = []
         if self.connection.missing:
             reasons.append(f"broker: {self.connection.state}")
-        elif not self.connection.subscribed:
-            reasons.append("broker: it has not answered all subscriptions yet")
+        elif self.connection.subscribing:
+            reasons.append("broker: it has not answered our subscriptions yet")
         reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
         return reasons + self.reporting.waiting_for()
 
