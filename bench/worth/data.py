@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ class Split(NamedTuple):
     held_out: Examples
 
 
+@cache
 def _digits() -> Examples:
     from sklearn.datasets import load_digits  # noqa: PLC0415 - the benchmark's own dependencies are not everybody's
 
@@ -50,6 +52,7 @@ def _digits() -> Examples:
     )
 
 
+@cache
 def _river(name: str) -> Examples:
     from river import datasets  # noqa: PLC0415 - as above
 
@@ -61,6 +64,7 @@ def _river(name: str) -> Examples:
     return Examples(np.array(rows)[:, None], numbers.astype(np.int64), np.arange(len(labels)))
 
 
+@cache
 def _motions() -> Examples:
     """Return windows of 2 s, beginning every second, of the smart watch recordings of the demo."""
     halves = [demo.load("train"), demo.load("test")]

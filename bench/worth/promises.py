@@ -38,7 +38,7 @@ def budget(name: str, share: float, seed: int) -> Budget:
     kept: Flags = np.concatenate([subject.choose(task.stream.windows, probabilities) for _ in range(times)])
     so_far = np.concatenate(([0], kept.cumsum()))
     densest = int((so_far[_STRETCH:] - so_far[:-_STRETCH]).max())
-    return Budget(abs(kept.mean() - share) / share, densest / (share * _STRETCH))
+    return Budget(abs(float(kept.mean()) - share) / share, densest / (share * _STRETCH))
 
 
 def bias(name: str, seed: int, draws: int) -> tuple[float, float]:
