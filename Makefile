@@ -30,7 +30,7 @@ lint: .venv/.dev ## style and types
 	$(bin)/mypy
 
 .PHONY: bench
-bench: .venv/.dev ## throughput and selection quality, with mlade's peers
+bench: .venv/.bench ## throughput and selection quality, with mlade's peers
 	$(bin)/python -m bench
 
 .PHONY: constraints
@@ -46,6 +46,10 @@ clean: ## removes what the other targets made, except .venv
 # Stamps: set up again only when a dependency changed.
 .venv/.runtime: pyproject.toml constraints.txt
 	scripts/setup.sh runtime
+	@touch $@
+
+.venv/.bench: .venv/.dev
+	scripts/setup.sh bench
 	@touch $@
 
 .venv/.dev: .venv/.runtime

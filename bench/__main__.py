@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from bench import broker
+from bench import broker, selection
 from bench.errors import BenchError
 from bench.parts import (
     backlog,
@@ -81,6 +81,10 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
         lambda folder, tell: conditions.measure(conditions.FULL, folder, tell),
         lambda folder, tell: conditions.measure(conditions.QUICK, folder, tell),
     ),
+    "selection": (
+        lambda folder, tell: selection.measure(selection.FULL, folder, tell),
+        lambda folder, tell: selection.measure(selection.QUICK, folder, tell),
+    ),
 }
 """Each benchmark's name, and it in full and in short."""
 
@@ -94,7 +98,7 @@ def main() -> int:
     """Run the chosen benchmarks; return 0, or 1 when one could not be made. A missed target is a finding."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(_PARTS)}; all when left out")
-    parser.add_argument("--quick", action="store_true", help="fewer messages and rounds: under 90 seconds for all")
+    parser.add_argument("--quick", action="store_true", help="fewer messages and rounds: some three minutes for all")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in _PARTS]

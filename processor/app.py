@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor import bridges, topics
+from processor.admission import Bounds
 from processor.assembly import (
     build_computation,
     filter_problems,
+    legacy_problems,
     make_windows,
     open_model,
     signature,
@@ -36,7 +38,6 @@ from processor.memories import Memories
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
-from processor.outbox import Bounds
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting
@@ -78,8 +79,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     def check(candidate: FilterDocument) -> Sequence[Problem]:
         return filter_problems(settings, model, candidate)
 
-    if problems := check(document):
-        raise ConfigurationError(Problem(f"filter.{problem.path}", problem.message) for problem in problems)
+    problems = [Problem(f"filter.{problem.path}", problem.message) for problem in check(document)]
+    if problems := [*problems, *legacy_problems(settings, model)]:
+        raise ConfigurationError(problems)
 
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from processor.outbox import ROW_OVERHEAD, Waiting
+from processor.admission import ROW_OVERHEAD
+from processor.outbox import Waiting
 from processor.protocols import Bridge
 
 

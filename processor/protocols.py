@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from processor.outbox import ROW_OVERHEAD, Claim, Waiting
+from processor.admission import ROW_OVERHEAD
+from processor.outbox import Claim, Waiting
 from processor.types import Decoded, Floats, Message, OutputKind, Predictions, Times
 
 

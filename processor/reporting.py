@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 
 from processor import __version__
+from processor.admission import LOSSES
 from processor.cloud import CloudLink, Notice
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.delivery import Delivery
 from processor.events import inference, timestamp, timestamps
 from processor.metrics import EDGES, Metrics
-from processor.outbox import LOSSES
 from processor.protocols import Clock, Source
 from processor.store import Store
 from processor.topics import encode_stream

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
-from processor import document, topics
+from processor import document, fitting
 from processor.bridge_sections import BridgeSettings, FilesBridge, HubBridge, HubLegacy, MqttBridge
 from processor.document import Flaw, Name
 from processor.environment import Overlay, lay_over
@@ -83,38 +83,8 @@ class Settings(Section):
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
-        """Refuse names and topic filters used twice, and sources that do not fit one model or each other."""
-        yield from _named_twice(data, "sources", "input")
-        yield from _without_broker(data)
-        yield from _inputs(data)
-        yield from _named_twice(data, "bridges", "type")
-        model = data.get("model")
-        model = model if isinstance(model, dict) else {}
-        window = model.get("window")
-        size = _whole(window.get("size"), 1) if isinstance(window, dict) else 1
-        counts = []
-        for position, source in enumerate(_mappings(data.get("sources"))):
-            fields, filters = source.get("fields"), source.get("topics")
-            counts.append(len(fields) if isinstance(fields, list) else 0)
-            if counts[0] and counts[-1] and counts[-1] != counts[0]:
-                yield Flaw(
-                    ("sources", position, "fields"),
-                    f"found {counts[-1]}, but sources[0] has {counts[0]}; all sources feed one model and must agree",
-                )
-            for index, text in enumerate(filters if isinstance(filters, list) else ()):
-                if size > 1 and isinstance(text, str) and topics.split_share(text).group is not None:
-                    yield Flaw(
-                        ("sources", position, "topics", index),
-                        f"a shared subscription spreads a stream over processors, and a window holds {size} readings; "
-                        "$share needs model.window.size 1",
-                    )
-        given = model.get("input")
-        given = given if isinstance(given, dict) and counts and counts[0] else {}
-        for key in ("mean", "std"):
-            value = given.get(key)
-            if isinstance(value, list) and len(value) not in (1, counts[0]):
-                text = f"{len(value)} numbers for {counts[0]} fields; expected one, or one a field"
-                yield Flaw(("model", "input", key), text)
+        """Refuse what does not fit between sections."""
+        return fitting.flaws(data)
 
     def with_window_size(self, size: int) -> Settings:
         """Return the same settings with another `model.window.size`."""
@@ -239,56 +209,6 @@ def build(data: Mapping[str, Any], directory: Path) -> Settings:
         raise ConfigurationError(document.problems_of(error)) from error
     settings._directory = directory  # noqa: SLF001 - where it was read is not in the file
     return settings
-
-
-def _named_twice(data: Mapping[str, Any], kind: str, default: str) -> Iterator[Flaw]:
-    seen: set[str] = set()
-    for position, entry in enumerate(_mappings(data.get(kind))):
-        name = entry.get("name", entry.get(default))
-        if not isinstance(name, str):
-            continue
-        if name in seen:
-            yield Flaw((kind, position, "name"), f"{name!r} is used twice; give each of the {kind} a name of its own")
-        seen.add(name)
-
-
-def _without_broker(data: Mapping[str, Any]) -> Iterator[Flaw]:
-    """Refuse what needs a broker where there is none."""
-    if data.get("broker", {}) is not None:
-        return
-    for position, source in enumerate(_mappings(data.get("sources"))):
-        if source.get("topics"):
-            yield Flaw(("sources", position, "topics"), "there is no broker (broker is null); give an input instead")
-    bridges = data.get("bridges", [{"type": "mqtt"}])
-    for position, bridge in enumerate(_mappings(bridges)):
-        if bridge.get("type") == "mqtt":
-            where: tuple[str | int, ...] = ("bridges", position) if "bridges" in data else ("bridges",)
-            yield Flaw(where, "the bridge mqtt, which is the default, needs a broker, and broker is null")
-
-
-def _inputs(data: Mapping[str, Any]) -> Iterator[Flaw]:
-    """Refuse an input that nothing comes on, or that two sources take."""
-    bridges = _mappings(data.get("bridges"))
-    taken: dict[str, int] = {}
-    for position, source in enumerate(_mappings(data.get("sources"))):
-        name = source.get("input")
-        if not isinstance(name, str):
-            continue
-        if all(bridge.get("type") != "iothub" for bridge in bridges):
-            yield Flaw(
-                ("sources", position, "input"), "inputs are IoT Edge's; add the bridge {type: iothub, edge: true}"
-            )
-        if taken.setdefault(name, position) != position:
-            yield Flaw(("sources", position, "input"), f"{name!r} is also the input of sources[{taken[name]}]")
-
-
-def _mappings(value: object) -> list[dict[str, Any]]:
-    """Return the entries of what should be a list of mappings; empty ones for what is something else."""
-    return [entry if isinstance(entry, dict) else {} for entry in value] if isinstance(value, list) else []
-
-
-def _whole(value: object, default: int) -> int:
-    return value if isinstance(value, int) else int(value) if isinstance(value, str) and value.isdecimal() else default
 
 
 def load_filter(settings: Settings) -> tuple[FilterDocument, bytes]:

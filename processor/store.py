@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from processor import deadletters
+from processor.admission import LOSSES, Admission, Bounds, Totals
 from processor.conditions.memory import ALL
 from processor.database import FILE_NAME, WriteLock, explained, open_database, transaction
 from processor.errors import StateError, StateFull, StateLocked
 from processor.memories import Remembered
-from processor.outbox import LOSSES, Admission, Bounds, Outbox, Totals
+from processor.outbox import Outbox
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample, StreamName
 from processor.units import size_text

@@ -26,6 +26,7 @@ _LONGEST_TEXT: Final = 400
 """Characters of a reported path or message."""
 _LONGEST_KEPT: Final = 256 << 10
 """Characters of desired properties that are kept for a restart; a hub's twin has 32 KiB."""
+_MOST_PATCHES: Final = 100
 _UNREADABLE: Final = "nested too deeply, or holds what cannot be stored"
 
 
@@ -83,6 +84,8 @@ class Twin:
         self._memory = kept or {"desired": {}, "has_filter": False, "window_size": None, "legacy": None}
         self._desired: dict[str, Any] = self._memory["desired"]
         self._refused: tuple[int, list[Problem]] | None = None  # a window size, and what speaks against it
+        self._version: int | None = None  # of the desired properties, as the hub counts it
+        self._patches: dict[int, dict[str, Any]] = {}  # those since the whole was read, by their version
 
     def consider(self, desired: Desired, now: int) -> TwinChange:
         """Look at desired properties. Changes nothing by itself.
@@ -91,8 +94,17 @@ class Twin:
             desired: all of them, or those that changed.
             now: wall time, ns since the Unix epoch.
         """
+        version = desired.properties.get("$version")
+        version = version if isinstance(version, int) and version > 0 else None
+        if not desired.complete and version is not None and version <= (self._version or 0):
+            return TwinChange(None, None, None, _nothing)  # the whole that was read later holds it already
         ours = {key: _readable(desired.properties[key]) for key in _KEYS if key in desired.properties}
         wanted = _merged({} if desired.complete else self._desired, ours)
+        if desired.complete:
+            # A patch may overtake the whole that was asked for before it.
+            while version is not None and (patch := self._patches.get(version + 1)) is not None:
+                version += 1
+                wanted = _merged(wanted, patch)
         given = legacy_values(wanted)
         document = self._document(wanted, given)
         # A twin without a filter says nothing, unless it had one: that was removed.
@@ -109,7 +121,11 @@ class Twin:
         }
 
         def install() -> None:
-            self._desired, self._memory = wanted, memory
+            self._desired, self._memory, self._version = wanted, memory, version
+            if desired.complete:
+                self._patches.clear()
+            elif version is not None and len(self._patches) < _MOST_PATCHES:
+                self._patches[version] = ours
 
         return TwinChange(offer, resize, None if memory == self._memory else memory, install)
 
@@ -181,6 +197,10 @@ class Twin:
         elif filter_keys and before is not None and before["status"] == "rejected":
             errors = [error for error in before["errors"] if error["path"] != LENGTH] + errors
         return {"status": "rejected" if errors else "applied", "errors": _shortened(errors)}
+
+
+def _nothing() -> None:
+    """Install nothing."""
 
 
 def _readable(value: object) -> object:

@@ -2,7 +2,8 @@
 # Sets up what the make targets need; the Makefile calls it when something has changed.
 #
 #   scripts/setup.sh runtime       .venv with mlade and what it runs on, as pinned in constraints.txt
-#   scripts/setup.sh dev           the same with what tests, linters and benchmarks need
+#   scripts/setup.sh dev           the same with what tests, linters and most benchmarks need
+#   scripts/setup.sh bench         the same with what the benchmark of the selection compares with
 #   scripts/setup.sh mosquitto     the broker's binary, for the tests
 #   scripts/setup.sh browser       Chromium, for the tests of pages
 #   scripts/setup.sh constraints   writes constraints.txt anew: the newest versions that pyproject.toml allows
@@ -55,7 +56,7 @@ install_into_venv() {
 constraints() {
     local venv=build/constraints
     make_venv "$venv"
-    "$venv/bin/python" -m pip install --quiet '.[dev]' editables
+    "$venv/bin/python" -m pip install --quiet '.[dev,bench]' editables
     {
         echo "# Every package that mlade, its tests and its build use, at the version they were tested with."
         echo "# Made by \`make constraints\`; do not edit. Holds for Python 3.11 to 3.13."
@@ -67,6 +68,7 @@ constraints() {
 case ${1:-} in
     runtime) install_into_venv . ;;
     dev) install_into_venv '.[dev]' ;;
+    bench) install_into_venv '.[dev,bench]' ;;
     mosquitto) install_missing mosquitto=mosquitto ;;
     browser)
         for name in chromium-browser google-chrome google-chrome-stable chrome; do
@@ -75,5 +77,5 @@ case ${1:-} in
         install_missing chromium=chromium
         ;;
     constraints) constraints ;;
-    *) echo "usage: $0 runtime | dev | mosquitto | browser | constraints" >&2 && exit 2 ;;
+    *) echo "usage: $0 runtime | dev | bench | mosquitto | browser | constraints" >&2 && exit 2 ;;
 esac

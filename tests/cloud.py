@@ -13,12 +13,14 @@ class Hub:
 
     def __init__(self, link: CloudLink) -> None:
         self.link = link
+        self.version = 6
         self.answers: list[tuple[int, dict[str, Any]]] = []
         self._reported: dict[str, Any] = {}
 
     def desire(self, *, complete: bool = True, **properties: Any) -> None:  # noqa: ANN401 - JSON
         """Say what the twin desires: all of it, as after a connect, or a patch."""
-        assert self.link.ask(Desired(properties | {"$version": 7}, complete))
+        self.version += 1
+        assert self.link.ask(Desired(properties | {"$version": self.version}, complete))
 
     def call(self, name: str, payload: object = None) -> None:
         """Invoke a direct method."""

@@ -22,8 +22,8 @@ from bench.publisher import Publisher, publisher
 from bench.report import MIB, Check, Result, percentile
 from bench.sides import PROCESSOR, Mlade, mlade, wait_received
 from bench.watch import Seen, watching
+from processor.admission import Bounds
 from processor.events import sample_event
-from processor.outbox import Bounds
 from processor.store import Changes, Store
 from processor.types import NS, Sample
 

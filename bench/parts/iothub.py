@@ -15,13 +15,13 @@ from typing import Any, Final, NamedTuple
 from bench.errors import BenchError
 from bench.report import Check, Result
 from processor import connection_string
+from processor.admission import Bounds
 from processor.bridges.iothub.bridge import IotHubBridge
 from processor.bridges.iothub.connection import Options
 from processor.bridges.iothub.identity import Credentials, WithConnectionString
 from processor.bridges.iothub.rate import Rate
 from processor.clock import SystemClock
 from processor.delivery import Delivery
-from processor.outbox import Bounds
 from processor.store import Changes, Store
 from processor.types import NS, Sample
 from tests.iothub import Device, Hub

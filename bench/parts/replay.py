@@ -91,8 +91,8 @@ def _tasks(load: Load, folder: Path) -> list[_Task]:
     windows = np.moveaxis(by_stream[:_WINDOW], 0, 2)
     section = {"path": str(path), "window": {"size": _WINDOW, "step": _STEP}, "input": {"layout": "NCT"}}
     return [
-        _Task("single readings, dense", {"path": str(dense)}, models.least_confident(dense, load.values, SHARE)[0]),
-        _Task(f"windows of {_WINDOW}, convolution", section, models.least_confident(path, windows, SHARE)[0]),
+        _Task("single readings", {"path": str(dense)}, models.least_confident(dense, load.values, SHARE)[0]),
+        _Task(f"windows of {_WINDOW}", section, models.least_confident(path, windows, SHARE)[0]),
     ]
 
 
@@ -165,9 +165,10 @@ def _run(recording: Path, configuration: Path, count: int, *options: str) -> flo
 def _result(costs: Mapping[str, list[_Cost]], size: Size, recording: Path) -> Result:
     result = Result(
         "Replay: a recording beside the same messages live, CPU µs a message",
-        ("", "live at 2,000/s", "live, flood", "replay", "replay --out", "flood / replay", "2,000/s / replay"),
+        ("", "live, 2,000/s", "live, flood", "replay", "replay --out", "flood/replay", "2,000/s/replay"),
         notes=(
-            f"{STREAMS} streams of 6 floats as JSON, {SHARE:.0%} accepted, QoS 1. Windows: step {_STEP}.",
+            f"{STREAMS} streams of 6 floats as JSON, {SHARE:.0%} accepted, QoS 1. Readings: dense model;",
+            f"windows: convolution, step {_STEP}.",
             f"The recording, {recording.stat().st_size / 1e6:.0f} MB, holds the load {_TIMES} times.",
             f"{size.rounds} rounds in turn, {size.flood:,} messages in a flood; median (lowest to highest).",
             "Live is mlade run with everything on. A replay's start, as of an empty recording, is left out.",

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from processor import connection_string
+from processor.admission import Bounds
 from processor.bridges.files import FilesBridge
 from processor.bridges.iothub.bridge import IotHubBridge
 from processor.bridges.iothub.identity import Credentials, WithConnectionString
@@ -20,7 +21,7 @@ from processor.bridges.mqtt import MqttBridge
 from processor.clock import SystemClock
 from processor.errors import BridgeError
 from processor.mqtt.client import new_client
-from processor.outbox import Bounds, Claim, Outbox
+from processor.outbox import Claim, Outbox
 from processor.protocols import Bridge
 from processor.store import Changes, Store
 from processor.types import NS, Sample

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from processor.admission import Bounds
 from processor.errors import StateFull
-from processor.outbox import Bounds
 from processor.store import Changes, Store
 from processor.types import NS, Sample
 from tests import models

@@ -249,6 +249,7 @@ def test_a_module_of_iot_edge_gets_everything_from_its_environment(
         delivery.notify()
         wait_until(lambda: store.totals.rows == 0)
         assert set(numbers(hub, device)) == {0, 1, 2}
+        assert {event.output for event in hub.received(device)} == {"training"}
         assert asked(link, Desired).complete
         hub.send_input(device, "input1", b"7")
         request = asked(link, Input)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from processor import deadletters
-from processor.outbox import ROW_OVERHEAD, Bounds
+from processor.admission import ROW_OVERHEAD, Bounds
 from processor.store import RECEIPT_BYTES, Changes
 from processor.types import DeadLetter, Sample
 from tests.unit.test_windows import Naive, Reading

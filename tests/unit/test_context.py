@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processor.admission import Bounds
 from processor.computation import Computation
 from processor.context import problems
 from processor.decoders import decoder
@@ -22,7 +23,6 @@ from processor.filter import validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
 from processor.memories import Memories
-from processor.outbox import Bounds
 from processor.sections import Source
 from processor.selection import Selection
 from processor.store import Changes, Store

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from processor import database
+from processor.admission import Bounds
 from processor.bridges.files import FilesBridge
 from processor.clock import SystemClock
 from processor.database import FILE_NAME
 from processor.delivery import Delivery
 from processor.errors import StateError
-from processor.outbox import Bounds
 from processor.store import Changes, Store
 from processor.types import NS, Sample
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from processor.admission import Bounds
 from processor.bridges.files import FilesBridge
 from processor.clock import SystemClock
 from processor.database import FILE_NAME
 from processor.deadletters import read
 from processor.delivery import Delivery
 from processor.errors import BridgeError
-from processor.outbox import Bounds, Claim, Waiting
+from processor.outbox import Claim, Waiting
 from processor.protocols import Bridge, Handover, Shipment
 from processor.store import Changes, Store
 from processor.types import NS, Sample

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processor.admission import ROW_OVERHEAD
 from processor.gathering import Gathering
-from processor.outbox import ROW_OVERHEAD, Waiting
+from processor.outbox import Waiting
 from processor.protocols import Shipment
 from tests.unit.test_delivery import Fake
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor import journal
+from processor.admission import Bounds
 from processor.journal import Journal
-from processor.outbox import Bounds
 from processor.store import Changes, Store
 from processor.types import NS, Readings, StreamName, Windows
 from processor.windows import Shape, WindowBuffer

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from processor import deadletters
+from processor.admission import Bounds, Queue, WhenFull
 from processor.database import FILE_NAME, WriteLock
 from processor.errors import StateError
-from processor.outbox import Bounds, Outbox, Queue, Waiting, WhenFull
+from processor.outbox import Outbox, Waiting
 from processor.store import Changes, Store
 from processor.types import NS, Sample
 
@@ -319,7 +320,7 @@ def test_what_is_behind_a_claim_expires(tmp_path: Path) -> None:
 
 def test_what_could_not_expire_does_so_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a full disk, for instance: where it is looked at in pieces, none is passed over."""
-    monkeypatch.setattr("processor.outbox._EXPIRED_AT_ONCE", 2)
+    monkeypatch.setattr("processor.admission._EXPIRED_AT_ONCE", 2)
     with opened(tmp_path) as (store, _):
         store.commit(Changes(samples=samples(5)), 0)
         with failing(tmp_path, "DELETE ON outbox WHEN OLD.seq > 2"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from processor.admission import Bounds
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.computation import Computation, Outcome
@@ -22,7 +23,6 @@ from processor.intake import Intake
 from processor.journal import Journal
 from processor.live_commands import Commands
 from processor.metrics import Metrics
-from processor.outbox import Bounds
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processor.admission import Bounds
 from processor.memories import Memories
-from processor.outbox import Bounds
 from processor.selection import Selection
 from processor.store import Changes, Store
 from processor.types import NS, OutputKind, Reason

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor import deadletters
+from processor.admission import ROW_OVERHEAD, Bounds
 from processor.clock import AgeClock, ManualClock
 from processor.database import FILE_NAME
 from processor.errors import StateForeign, StateFull, StateLocked
-from processor.outbox import ROW_OVERHEAD, Bounds, Outbox, Waiting
+from processor.outbox import Outbox, Waiting
 from processor.reserve import Reserve
 from processor.store import RECEIPT_BYTES, RECEIPTS_KEPT, Changes, Store
 from processor.types import NS, DeadLetter, Sample
@@ -59,7 +60,8 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     """The state directory has one owner, and the other is told what to do."""
     store = open_store(tmp_path)
     code = (
-        "from processor.store import Store; from processor.outbox import Bounds; from pathlib import Path; import sys\n"
+        "from processor.store import Store; from processor.admission import Bounds\n"
+        "from pathlib import Path; import sys\n"
         "from processor.errors import StateLocked\n"
         "try: Store(Path(sys.argv[1]), durability='normal', bounds=Bounds(1, 1, 'block'), bridges=[])\n"
         "except StateLocked as error: print(error); sys.exit(7)"

@@ -14,8 +14,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from processor.admission import LOSSES, Bounds, Queue, WhenFull
 from processor.errors import StateFull
-from processor.outbox import LOSSES, Bounds, Claim, Queue, Waiting, WhenFull
+from processor.outbox import Claim, Waiting
 from processor.store import Changes
 from processor.types import NS, DeadLetter, Sample
 from processor.windows import Shape

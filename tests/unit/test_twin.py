@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from processor import __version__
+from processor.cloud import Desired
 from processor.types import Message
 from tests.cloud import Hub
 from tests.unit.test_pipeline import Line, steering
@@ -193,6 +194,29 @@ def test_a_patch_is_laid_over_what_was_desired_before(tmp_path: Path) -> None:
     assert line.control.active.schedule is None
     line.play(desire(hub, filter=A | {"enabled": False}), [])
     assert line.control.revision == 3
+
+
+def test_a_patch_that_overtakes_the_whole_twin_counts_and_an_older_one_does_not(tmp_path: Path) -> None:
+    """The whole was read at the connect, and the SDK hands the two over on different threads."""
+    line = Line(tmp_path)
+    hub = Hub(line.link)
+
+    def ask(version: int, *, complete: bool, **properties: object) -> None:
+        hub.link.ask(Desired(properties | {"$version": version}, complete))
+
+    ask(11, complete=False, filter={"enabled": False})
+    ask(12, complete=False, filter={"rules": B["rules"]})
+    ask(10, complete=True, filter=A)
+    line.play([], [])
+    assert (line.control.active.enabled, line.control.active.rules[0].name) == (False, "b")
+    ask(12, complete=True, filter=B | {"enabled": False})
+    ask(11, complete=False, filter={"enabled": True})
+    revision = line.control.revision
+    line.play([], [])
+    assert (line.control.revision, line.control.active.enabled) == (revision, False)
+    ask(1, complete=True, filter=A)  # the identity was made anew
+    line.play([], [])
+    assert line.control.active.rules[0].name == "a"
 
 
 def test_desired_properties_are_kept_only_within_bounds(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from processor.protocols import Clock, Handover
 
 _BYTES_UNDER_WAY: Final = 1 << 20
 """One message excepted: over a slow link what takes long to send takes long to answer."""
-_SLOWEST: Final = 8192
-"""Bytes a second of the slowest link that is waited for."""
+_SLOWEST: Final = 64 << 10
+"""Bytes a second that a link is taken to carry at least; over a slower one, losses make what is under way less."""
 _LOOK: Final = 0.2
 """Seconds after which it is looked whether the time is up."""
 
@@ -150,7 +150,7 @@ class Exchange:
         if parcel.message.id in self.suspects:
             return False
         size = len(parcel.message.body)
-        return len(self._under_way) < self.flow.window and self._bytes + size <= _BYTES_UNDER_WAY
+        return len(self._under_way) < self.flow.window and self._bytes + size <= _BYTES_UNDER_WAY * self.flow.share
 
     def _start(self, parcel: Parcel) -> None:
         self.rate.take(parcel.message.blocks)
@@ -233,7 +233,9 @@ class Exchange:
         if time_is_up or self.clock.monotonic() >= min(until for _, until in self._under_way.values()):
             if len(self._under_way) == 1 and not time_is_up:
                 self._suspect(next(iter(self._under_way.values()))[0].message)
-            raise Lost(f"{len(self._under_way)} messages were not acknowledged in time")
+            count = len(self._under_way)
+            what = "a message was" if count == 1 else f"{count} messages were"
+            raise Lost(f"{what} not acknowledged in time")
 
     def _suspect(self, message: Message) -> None:
         """Take note that a message was alone under way when the connection was lost."""

@@ -129,6 +129,11 @@ class Flow:
         return int(self._size)
 
     @property
+    def share(self) -> float:
+        """How much of the whole window that is."""
+        return self._size / self._most
+
+    @property
     def losses(self) -> int:
         """How many connections were lost in a row, without much getting through in between."""
         return self._losses
