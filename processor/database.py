@@ -59,7 +59,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- The windows' journal: a row a batch, pruned to what windows still need (journal.py).
 CREATE TABLE streams (stream INTEGER PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL);
 CREATE TABLE journal (first INTEGER PRIMARY KEY, past BLOB NOT NULL);
-CREATE TABLE snapshots (stream INTEGER PRIMARY KEY, next INTEGER NOT NULL, past BLOB NOT NULL);
+CREATE TABLE snapshots (
+    stream INTEGER PRIMARY KEY, next INTEGER NOT NULL, past BLOB NOT NULL, numbers BLOB NOT NULL DEFAULT x'');
 CREATE TABLE receipts (first INTEGER PRIMARY KEY, packets BLOB NOT NULL);
 {_REMEMBERED}
 -- Samples on their way out, and which bridges still have to confirm each.
@@ -87,7 +88,7 @@ _STEPS: Final = {
 -- What a dead letter takes in all, not its payload alone: a topic may have 64 KiB.
 UPDATE deadletters SET size = length(payload) + length(CAST(topic AS BLOB)) + length(CAST(detail AS BLOB));
 """,
-    2: _REMEMBERED,
+    2: _REMEMBERED + "ALTER TABLE snapshots ADD COLUMN numbers BLOB NOT NULL DEFAULT x'';\n",
 }
 
 

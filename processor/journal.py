@@ -51,7 +51,10 @@ class Journal:
             if (slot := slots.get(snapshot.stream)) is not None:
                 past = decode(snapshot.past, self._windows.shape.channels)
                 count = len(past.streams)
-                self._windows.replay(np.full(count, slot), past, np.arange(snapshot.next - count, snapshot.next))
+                numbers = np.frombuffer(snapshot.numbers, "<i8").astype(np.int64)
+                if not len(numbers):
+                    numbers = np.arange(snapshot.next - count, snapshot.next)
+                self._windows.replay(np.full(count, slot), past, numbers)
                 self._next[slot] = snapshot.next
         for first, blob in rows:
             past = decode(blob, self._windows.shape.channels)
@@ -126,8 +129,9 @@ class Journal:
         for slot in self._windows.heard_from(below, self._next).tolist():
             # Numbered by the stream's own newest reading: which stream was heard least recently depends on it.
             self._next[slot] = after = self._windows.last_heard(slot) + 1
-            past = encode(self._windows.past_of(slot))
-            snapshots.append(StreamSnapshot(self._windows.stream_number(slot), after, past))
+            past, numbers = self._windows.past_of(slot)
+            number = self._windows.stream_number(slot)
+            snapshots.append(StreamSnapshot(number, after, encode(past), numbers.astype("<i8").tobytes()))
         changes.snapshots = snapshots
         changes.pruned = below
 

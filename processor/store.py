@@ -51,6 +51,8 @@ class StreamSnapshot(NamedTuple):
     next: int
     """Number of the first reading that is not in it."""
     past: bytes
+    numbers: bytes
+    """Of its readings, as the journal numbers them; empty where an older version wrote it."""
 
 
 @dataclass(slots=True)
@@ -281,7 +283,7 @@ class Store:
         if changes.journal:
             db.execute("INSERT INTO journal VALUES (?, ?)", changes.journal)
         if changes.snapshots:
-            db.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", changes.snapshots)
+            db.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", changes.snapshots)
         if changes.pruned:
             db.execute("DELETE FROM journal WHERE first < ?", (changes.pruned,))
 
@@ -373,7 +375,8 @@ class Store:
                 (n, StreamName(s, k)) for n, s, k in db.execute("SELECT stream, source, key FROM streams ORDER BY 1")
             ]
             snapshots = [
-                StreamSnapshot(*row) for row in db.execute("SELECT stream, next, past FROM snapshots ORDER BY next")
+                StreamSnapshot(*row)
+                for row in db.execute("SELECT stream, next, past, numbers FROM snapshots ORDER BY next")
             ]
         return streams, snapshots, self._journal()
 

@@ -332,16 +332,18 @@ class WindowBuffer:
         oldest = np.where(in_ring, self._rings.numbers(slots, -count), self._heard[:used])
         return np.flatnonzero((count > 0) & (oldest < before) & (self._heard[:used] >= after[:used]))
 
-    def past_of(self, slot: int) -> Past:
-        """Return what windows to come need of one stream, oldest first: its newest readings, at least 1."""
+    def past_of(self, slot: int) -> tuple[Past, Ints]:
+        """Return what windows to come need of a stream, its newest readings, oldest first, at least 1; and their numbers."""
         count = int(min(self._count[slot], self._rings.held[slot]))
         if not count:  # its place and time are needed, its values are not
             place = self._count[slot : slot + 1]
             values = np.zeros((1, self.shape.channels))
-            return Past(self._stream[slot : slot + 1].copy(), place.copy(), self._last[slot : slot + 1].copy(), values)
-        back = np.arange(-count, 0)
-        times, values = self._rings.look(np.full(count, slot), back)
-        return Past(np.full(count, self._stream[slot]), self._count[slot] + back + 1, times, values)
+            past = Past(self._stream[slot : slot + 1].copy(), place.copy(), self._last[slot : slot + 1].copy(), values)
+            return past, self._heard[slot : slot + 1].copy()
+        back, slots = np.arange(-count, 0), np.full(count, slot)
+        times, values = self._rings.look(slots, back)
+        past = Past(np.full(count, self._stream[slot]), self._count[slot] + back + 1, times, values)
+        return past, self._rings.numbers(slots, back)
 
     def restore(self, name: StreamName, stream: int) -> int:
         """Open a slot for a stream of an earlier run, however many there are, and return it."""

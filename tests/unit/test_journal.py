@@ -113,6 +113,7 @@ def test_the_journal_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.
         _, snapshots, rows = store.windows()
         assert sum(len(past) for _, past in rows) < 20_000
         assert [snapshot.stream for snapshot in snapshots] == [1]
+        assert np.frombuffer(snapshots[0].numbers, "<i8").tolist() == [0, 1, 2]  # how far to look back depends on them
     with opened(tmp_path) as store:
         line = Line(shape, 10, store)
         line.take([(9, 4)])

@@ -203,7 +203,7 @@ def test_a_snapshot_holds_all_that_a_stream_needs(shape: Shape, readings: list[R
     buffer, again = WindowBuffer(shape, 9), WindowBuffer(shape, 9)
     before = list(feed(buffer, readings[:at]).windows)
     for number, name in sorted(buffer.streams()):
-        past = decode(encode(buffer.past_of(buffer.slot(name))), 1)
+        past = decode(encode(buffer.past_of(buffer.slot(name))[0]), 1)
         slot = again.restore(name, number)
         again.replay(np.full(len(past.streams), slot), past, np.arange(len(past.streams)))
         assert set(past.streams.tolist()) == {number}
