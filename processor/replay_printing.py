@@ -94,9 +94,9 @@ def _counts(title: str, counts: Mapping[str, int]) -> Table:
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
     table.add_row(f"[b]{title}[/b]")
-    whole = sum(counts.values())
+    whole = max(sum(counts.values()), 1)  # a share even then: next to an empty column, rich cuts names
     for name, count in counts.items():
-        table.add_row(Text(f"  {name}"), f"{count:,}", f"{count / whole:.1%}" if whole else "")
+        table.add_row(Text(f"  {name}"), f"{count:,}", f"{count / whole:.1%}")
     return table
 
 

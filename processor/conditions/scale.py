@@ -79,14 +79,17 @@ class Scale:
 
 
 _MOST: Final = 128
-_FEW: Final = 8
+_FEW: Final = 16
 _FRACTION: Final = 0.2
+_BURST: Final = 4
+"""Landmarks on either side, at least, that may be of the same burst."""
 
 
 class Landmarks:
     """Windows that lie far apart in the stream: their distances are those of different things, not of one burst.
 
-    128 of them, the first ones 16 windows apart, later ones up to 1024.
+    128 of them, the first ones 16 windows apart, later ones up to 1024; each is compared with those that are not beside
+    it, so that a burst may be 64 windows long from the beginning, and 256 once there are 128.
     """
 
     KEY: Final = "landmarks"
@@ -110,7 +113,7 @@ class Landmarks:
                 self._changed[place] = None
 
     def radius(self, factors: Floats) -> float | None:
-        """Return a fifth of the median distance from a landmark to its nearest, of values times factors.
+        """Return a fifth of the median distance from a landmark to its nearest elsewhere, of values times factors.
 
         None while there are too few, or where more than half of them are the same.
         """
@@ -119,7 +122,9 @@ class Landmarks:
         scaled = (self._windows - self._windows.mean(axis=0)) * factors
         squares = (scaled * scaled).sum(axis=1)
         apart = squares[:, None] + squares - 2.0 * (scaled @ scaled.T)
-        np.fill_diagonal(apart, np.inf)
+        places = np.arange(count := len(self._windows))
+        between = np.abs(places[:, None] - places)  # around the ring
+        apart[np.minimum(between, count - between) <= max(_BURST, count // 8)] = np.inf
         nearest = float(np.median(apart.min(axis=1))) / scaled.shape[1]
         return _FRACTION * float(np.sqrt(nearest)) if nearest > 0 else None
 

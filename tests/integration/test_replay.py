@@ -86,6 +86,15 @@ def test_what_is_printed_says_the_same(recording: Path, tmp_path: Path, capsys: 
     assert not done.err
 
 
+def test_a_rule_that_keeps_nothing_is_named_in_full(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside the reasons."""
+    rule = {"name": "never-certain", "measure": "confidence", "band": {"max": 0.0}}
+    done = replay(capsys, recording, "-c", recordings.configuration(tmp_path, rule))
+    assert "never-certain  0  0.0%" in done.out
+
+
 def test_another_filter_can_be_tried(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Instead of the configuration's, which is left as it is."""
     other = tmp_path / "other.yaml"

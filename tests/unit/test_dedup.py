@@ -89,15 +89,15 @@ def test_a_distance_from_the_data_does_not_depend_on_batches(
     assert judge(lambda: NearDuplicates("auto", memory), windows, cuts, keeps, restarts=True) == one_by_one
 
 
-@pytest.mark.parametrize("width", [1, 5, 40])
-def test_of_a_burst_one_is_kept(width: int) -> None:
+@pytest.mark.parametrize(("width", "length"), [(1, 10), (5, 10), (40, 10), (5, 50)])
+def test_of_a_burst_one_is_kept(width: int, length: int) -> None:
     """With noise of a hundredth between its windows; and of windows that are different, hardly any is lost."""
     random = np.random.default_rng(width)
-    different = random.normal(size=(1500, 4, width)) * random.uniform(0.1, 100, width)
-    repeated = np.repeat(different, 10, axis=0)
+    different = random.normal(size=(15_000 // length, 4, width)) * random.uniform(0.1, 100, width)
+    repeated = np.repeat(different, length, axis=0)
     noisy = repeated + 0.01 * different.std(axis=(0, 1)) * random.normal(size=repeated.shape)
     near = np.array(judge(lambda: NearDuplicates("auto", 1000), noisy, range(0, 15_000, 250), np.ones(15_000)))
-    kept = (~near).reshape(1500, 10)[200:]  # once it knows the data
+    kept = (~near).reshape(-1, length)[2000 // length :]  # once it knows the data
     assert kept.sum(axis=1).max() == 1
     assert kept.any(axis=1).mean() > 0.9
 
