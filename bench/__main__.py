@@ -98,7 +98,7 @@ def main() -> int:
     """Run the chosen benchmarks; return 0, or 1 when one could not be made. A missed target is a finding."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(_PARTS)}; all when left out")
-    parser.add_argument("--quick", action="store_true", help="fewer messages and rounds: under 90 seconds for all")
+    parser.add_argument("--quick", action="store_true", help="fewer messages and rounds: some three minutes for all")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of standard output")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in _PARTS]

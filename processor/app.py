@@ -17,6 +17,7 @@ from processor.admission import Bounds
 from processor.assembly import (
     build_computation,
     filter_problems,
+    legacy_problems,
     make_windows,
     open_model,
     signature,
@@ -78,8 +79,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     def check(candidate: FilterDocument) -> Sequence[Problem]:
         return filter_problems(settings, model, candidate)
 
-    if problems := check(document):
-        raise ConfigurationError(Problem(f"filter.{problem.path}", problem.message) for problem in problems)
+    problems = [Problem(f"filter.{problem.path}", problem.message) for problem in check(document)]
+    if problems := [*problems, *legacy_problems(settings, model)]:
+        raise ConfigurationError(problems)
 
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0
@@ -371,8 +373,8 @@ class App:
         reasons = []
         if self.connection.missing:
             reasons.append(f"broker: {self.connection.state}")
-        elif not self.connection.subscribed:
-            reasons.append("broker: it has not answered all subscriptions yet")
+        elif self.connection.subscribing:
+            reasons.append("broker: it has not answered our subscriptions yet")
         reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
         return reasons + self.reporting.waiting_for()
 

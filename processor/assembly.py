@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from processor import context
 from processor.computation import Computation
 from processor.decoders import decoder
 from processor.errors import ModelError, Problem
-from processor.filter import FilterDocument, check_against
+from processor.filter import FilterDocument, check_against, validate_filter
 from processor.intake import Intake
+from processor.legacy import as_filter
 from processor.memories import Memories
 from processor.model.onnx_model import OnnxModel, load_model
 from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
-from processor.settings import Settings
+from processor.settings import HubBridge, HubLegacy, Settings
 from processor.windows import Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,23 @@ def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocume
         *check_against(document, kind=model.kind, labels=model.labels, fields=list(known)),
         *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
     ]
+
+
+def legacy_problems(settings: Settings, model: OnnxModel) -> Sequence[Problem]:
+    """Return where what the configuration says of MLADE's desired properties does not fit the model or the sources."""
+    return [
+        problem
+        for position, bridge in enumerate(settings.bridges)
+        if isinstance(bridge, HubBridge) and bridge.legacy is not None
+        for problem in _legacy_problems(settings, model, bridge.legacy, f"bridges[{position}].legacy")
+    ]
+
+
+def _legacy_problems(settings: Settings, model: OnnxModel, legacy: HubLegacy, path: str) -> Iterator[Problem]:
+    document = validate_filter(as_filter({}, legacy.field, legacy.label))
+    for problem in filter_problems(settings, model, document):
+        key = "field" if ".where.fields" in problem.path else "label"
+        yield Problem(f"{path}.{key}", problem.message)
 
 
 def make_windows(settings: Settings) -> WindowBuffer:

@@ -15,7 +15,7 @@ class Brokerless:
         state: as of a connection.
         online: whether there is a connection: never.
         missing: whether one should be there: never.
-        subscribed: whether all subscriptions were answered: there are none.
+        subscribing: whether subscriptions were not answered yet: there are none.
         refused: topic filters that a broker refused: none.
         connects: connections made.
         bytes_read: over them.
@@ -24,7 +24,7 @@ class Brokerless:
     state = "There is no broker."
     online = False
     missing = False
-    subscribed = True
+    subscribing = False
     connects = 0
     bytes_read = 0
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from processor import settings as configuration
-from processor.assembly import filter_problems, open_model
+from processor.assembly import filter_problems, legacy_problems, open_model
 from processor.bridges.iothub import identity
 from processor.errors import ConfigurationError, FilterRejected, ModelError, ModelMisfit, Problem
 from processor.filter import FilterDocument, all_problems, to_plain
@@ -61,6 +61,8 @@ def check(path: Path) -> Checked:
         fits = partial(filter_problems, fitting, model)
         found = all_problems(rejected, fits) if rejected else fits(document) if document else ()
         problems += [Problem(f"filter.{problem.path}", problem.message) for problem in found if problem.path]
+    if settings is not None and model is not None:
+        problems += legacy_problems(settings, model)
     if problems or settings is None or model is None or document is None:
         raise ConfigurationError(dict.fromkeys(problems))
     return Checked(settings, model, document)

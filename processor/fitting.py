@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from processor import document, topics
+from processor import topics
 from processor.document import Flaw
 
 
@@ -15,7 +15,6 @@ def flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
     yield from _named_twice(data, "bridges", "type")
     yield from _without_broker(data)
     yield from _inputs(data)
-    yield from _legacy_fields(data)
     yield from _model_and_sources(data)
 
 
@@ -89,18 +88,6 @@ def _inputs(data: Mapping[str, Any]) -> Iterator[Flaw]:
             )
         if taken.setdefault(name, position) != position:
             yield Flaw(("sources", position, "input"), f"{name!r} is also the input of sources[{taken[name]}]")
-
-
-def _legacy_fields(data: Mapping[str, Any]) -> Iterator[Flaw]:
-    """Refuse a field for MLADE's properties that no source has."""
-    given = [source.get("fields") for source in _mappings(data.get("sources"))]
-    known = [field for fields in given if isinstance(fields, list) for field in fields if isinstance(field, str)]
-    for position, bridge in enumerate(_mappings(data.get("bridges"))):
-        legacy = bridge.get("legacy")
-        name = legacy.get("field") if isinstance(legacy, dict) else None
-        if isinstance(name, str) and name not in known:
-            message = f"unknown field {document.describe(name)}" + document.did_you_mean(name, known, "known fields")
-            yield Flaw(("bridges", position, "legacy", "field"), message)
 
 
 def _mappings(value: object) -> list[dict[str, Any]]:

@@ -69,7 +69,8 @@ def _state_lines(state: FilterState) -> Iterator[str]:
     if state.status == "applied":
         yield f"revision {state.revision}, applied, from the {state.source}, since {state.applied_at}"
         return
-    yield f"revision {state.revision}, in force since {state.applied_at}"
+    origin = f", from the {state.active_source}" if state.active_source else ""
+    yield f"revision {state.revision}{origin}, in force since {state.applied_at}"
     yield f"The last document, from the {state.source}, was {state.status}:"
     for error in errors_of(state):
         yield f"  {error}"

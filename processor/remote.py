@@ -44,6 +44,8 @@ class FilterState(msgspec.Struct):
     source: str
     active: dict[str, Any]
     applied_at: str = ""
+    active_source: str = ""
+    """Of the filter in force, where `source` is the last document's; an older version does not say."""
     errors: list[dict[str, str]] = []
 
 

@@ -24,11 +24,13 @@ class Seen(NamedTuple):
         dom: the whole document, as HTML.
         texts: what stands in it, without what is in scripts and styles.
         complaints: what its console says.
+        picture: what it looks like, a PNG.
     """
 
     dom: str
     texts: list[str]
     complaints: list[str]
+    picture: bytes
 
 
 class _Texts(HTMLParser):
@@ -48,10 +50,18 @@ class _Texts(HTMLParser):
             self.found.append(" ".join(data.split()))
 
 
-def _run(page: Path, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def open_page(page: Path, directory: Path, height: int = 1000) -> Seen:
+    """Open a page offline.
+
+    Args:
+        page: the file.
+        directory: takes the browser's files, and what it has drawn as page.png.
+        height: of the window, in pixels; it is 1160 wide.
+    """
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.fail("There is no Chromium; install it and try again: scripts/setup.sh browser", pytrace=False)
+    picture = directory / "page.png"
     command = [
         found,
         "--headless",
@@ -63,23 +73,14 @@ def _run(page: Path, directory: Path, *options: str) -> subprocess.CompletedProc
         f"--user-data-dir={directory / 'profile'}",
         "--host-resolver-rules=MAP * ~NOTFOUND",  # a page that opens offline does not notice
         f"--virtual-time-budget={_TIME_TO_DRAW}",
-        *options,
+        f"--window-size=1160,{height}",
+        f"--screenshot={picture}",
+        "--dump-dom",
         page.resolve().as_uri(),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
-
-
-def open_page(page: Path, directory: Path) -> Seen:
-    """Open a page offline; `directory` takes the browser's files."""
-    done = _run(page, directory, "--dump-dom")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     texts = _Texts()
     texts.feed(done.stdout)
-    return Seen(done.stdout, texts.found, re.findall(r"CONSOLE[^\]]*\] (.*)", done.stderr))
-
-
-def screenshot(page: Path, picture: Path, height: int) -> bytes:
-    """Return a PNG of a page, 1160 pixels wide, which is left at `picture`."""
-    done = _run(page, picture.parent, f"--window-size=1160,{height}", f"--screenshot={picture}")
-    assert done.returncode == 0, done.stderr
-    return picture.read_bytes()
+    complaints = re.findall(r"CONSOLE[^\]]*\] (.*)", done.stderr)
+    return Seen(done.stdout, texts.found, complaints, picture.read_bytes())

@@ -19,11 +19,19 @@ _PATIENCE = 10.0
 
 @dataclass(slots=True, eq=False)
 class _Pair:
-    """One client's connection and ours to the server for it; `greeting` is what the client sent first."""
+    """One client's connection and ours to the server for it.
+
+    Attributes:
+        client: the former.
+        server: the latter.
+        greeting: what the client sent first.
+        directions: in which bytes are still carried.
+    """
 
     client: socket.socket
     server: socket.socket
     greeting: bytes = b""
+    directions: int = 2
 
 
 class Proxy:
@@ -144,21 +152,29 @@ class Proxy:
         """Carry bytes in one direction until either end is gone; `down` is towards the client."""
         source, target = (pair.server, pair.client) if down else (pair.client, pair.server)
         with suppress(OSError):
-            while data := source.recv(_PIECE):
-                if not down and not pair.greeting:
-                    pair.greeting = data
-                if self._is_swallowed(pair, down):
-                    continue  # the sender's TCP was told that it arrived
-                if self._delay:
-                    time.sleep(self._delay)  # the link's own, not a test's
-                if down and self._last(len(data)):
-                    target.sendall(data[: len(data) // 2])
-                    break
-                target.sendall(data)
+            self._pass(pair, source, target, down=down)
+        if not self._is_swallowed(pair, down):  # else the other side does not learn either that this one has ended
+            for end in (source, target):
+                _end(end)  # wakes the thread of the other direction; the first to come here ends both
+        with self._lock:
+            pair.directions -= 1
+            is_last = not pair.directions
+        if is_last:
+            pair.client.close()
+            pair.server.close()
+
+    def _pass(self, pair: _Pair, source: socket.socket, target: socket.socket, *, down: bool) -> None:
+        while data := source.recv(_PIECE):
+            if not down and not pair.greeting:
+                pair.greeting = data
             if self._is_swallowed(pair, down):
-                return  # nor does the other side learn that this one has ended
-        for end in (source, target):
-            _end(end)  # wakes the thread of the other direction; the first to come here ends both
+                continue  # the sender's TCP was told that it arrived
+            if self._delay:
+                time.sleep(self._delay)  # the link's own, not a test's
+            if down and self._last(len(data)):
+                target.sendall(data[: len(data) // 2])
+                return
+            target.sendall(data)
 
     def _is_swallowed(self, pair: _Pair, down: bool) -> bool:
         of = self._swallowed
@@ -176,7 +192,7 @@ class Proxy:
 
 
 def _end(end: socket.socket) -> None:
-    """Wake whoever reads from a socket; it is reset, rather than closed in order, when its last user lets go of it."""
+    """Wake whoever reads from a socket; it is reset, rather than closed in order, when it is closed."""
     with suppress(OSError):  # the other side may have ended it first
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RDWR)

@@ -125,6 +125,7 @@ class Connection:
         """
         self.state = "Not connected yet."
         self.online = False
+        self._session_kept = False
         self.connects = 0
         self._clock = clock or SystemClock()
         self._client = new_client(
@@ -195,8 +196,13 @@ class Connection:
 
     @property
     def subscribed(self) -> bool:
-        """Whether the broker has accepted us and answered every SUBSCRIBE. Any thread."""
+        """Whether the broker has accepted us and answered every SUBSCRIBE."""
         return self.online and self._subscriptions.answered
+
+    @property
+    def subscribing(self) -> bool:
+        """Whether the broker has accepted us and does not know yet what we want; a kept session does. Any thread."""
+        return self.online and not (self._session_kept or self._subscriptions.answered)
 
     @property
     def bytes_read(self) -> int:
@@ -401,6 +407,7 @@ class Connection:
         if self._on_accepted is not None:
             self._on_accepted(connack.session_present)
         self._subscriptions.start(limits)
+        self._session_kept = connack.session_present
         self.online = True  # after that, so that no other thread takes us for subscribed
         self._publisher.start(limits)
         kept = "it had kept our session" if connack.session_present else "a new session"

@@ -86,10 +86,12 @@ class Subscriptions:
 
     def start(self, limits: Properties) -> None:
         """Send them all, within the limits of the CONNACK that has just come."""
-        self.refused = {}
         self._asked = {}
         self._identify = getattr(limits, "SubscriptionIdentifierAvailable", 1) == 1
         self._wanted = {subscription.filter: subscription for subscription in self._subscriptions()}
+        # What was refused counts as refused until the broker has answered anew.
+        self.refused = {text: reason for text, reason in self.refused.items() if text in self._wanted}
+        self._ask_again_at = self._clock.monotonic() + _ASKED_AGAIN_AFTER
         for subscription in self._wanted.values():
             self._subscribe(subscription)
 

@@ -294,6 +294,17 @@ def test_tells_who_we_are_at_a_hub_without_its_key(tmp_path: Path, capsys: pytes
     assert "Z2VoZWlt" not in done.out
 
 
+def test_what_mlade_s_properties_apply_to_has_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else every twin would be rejected, one after the other."""
+    text = "HostName=plant.azure-devices.net;DeviceId=line-1;SharedAccessKey=Z2VoZWlt"
+    bridge = {"type": "iothub", "connection_string": text, "legacy": {"field": "temperature", "label": "odd"}}
+    told = problems(mlade_here(capsys, "check", "-c", write(tmp_path, changed({"bridges": [bridge]}))))
+    assert [line.partition(":")[0].strip() for line in told if "bridges" in line] == [
+        "bridges[0].legacy.label",
+        "bridges[0].legacy.field",
+    ]
+
+
 @pytest.mark.parametrize(
     ("filter_document", "note"),
     [

@@ -24,6 +24,8 @@ from tests.running import ProcessorFactory, ProcessorProcess
 pytestmark = pytest.mark.xdist_group("load")  # one worker's: two floods at once would take each other's time
 
 SECONDS = 4.0
+PATIENCE = 30.0
+"""Seconds until it has taken in some messages, where the machine has other things to do, too."""
 OFFERED = 300e6
 """Bytes a second; far more than a Mosquitto or a processor takes on two cores."""
 MORE_ROOM = 64 << 20
@@ -114,8 +116,8 @@ def test_a_flood_is_borne(
     flood = Flood("flood/imu", size=case.size, readings=case.readings, qos=case.qos)
     at_rest, most, messages = processor.resident, 0, 0.0
     with flooding(broker.port, flood):
-        until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
+        begun = time.monotonic()
+        while (passed := time.monotonic() - begun) < SECONDS or (messages <= 100 and passed < PATIENCE):
             messages = measured(processor, 'mlade_messages_total{source="imu"}')
             most = max(most, processor.resident)
             if not case.kept:  # else the broker, whose queue for us is full, drops commands as it drops readings

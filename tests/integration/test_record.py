@@ -123,9 +123,9 @@ def test_a_kill_leaves_what_came_until_then(
 ) -> None:
     """A power cut costs no more than the last second."""
     client = mqtt_client()
-    with recording(configure(tmp_path, mosquitto.url, ["killed/+"])) as running:
+    with recording(configure(tmp_path, mosquitto.url, ["record/cut/+"])) as running:
         for number in range(50):
-            client.publish("killed/7", str(number))
+            client.publish("record/cut/7", str(number))
         running.wait_until(lambda: len(running.messages()) == 50, "on disk")
         running.end(signal.SIGKILL)
     assert [m.payload for m in running.messages()] == [str(number).encode() for number in range(50)]

@@ -29,9 +29,11 @@ RULES: list[dict[str, Any]] = [
         "band": {"max": 0.6},
         "sample": 0.7,
         "limit": {"max": 3, "per": "20s", "by": "stream"},
+        "context": {"before": 1, "after": 1},
         "tags": {"to": "label"},
     },
     {"name": "share", "where": WATCHES, "measure": "margin", "keep": {"share": 0.1, "of": "lowest", "over": 50}},
+    {"name": "new", "where": WATCHES, "measure": "margin", "band": {"max": 0.4}, "dedup": {"memory": 20}},
     {
         "name": "far",
         "where": WATCHES,
@@ -95,13 +97,10 @@ def test_a_replay_gives_the_live_runs_samples(
     live, replayed = processor.events(), [json.loads(line) for line in out.read_text().splitlines()]
     assert len(live) == len(replayed)
     with_time = [{event["id"]: event for event in found if _source(event) == "imu"} for found in (live, replayed)]
-    assert {event["data"]["selection"]["rule"] for event in with_time[0].values()} == {
-        "unsure",
-        "share",
-        "far",
-        "audit",
-    }
+    by = {event["data"]["selection"]["rule"] for event in with_time[0].values()}
+    assert by == {"unsure", "share", "new", "far", "audit"}
     assert len(with_time[0]) > 30
+    assert any("context" in event["data"]["selection"] for event in with_time[0].values())
     assert with_time[0] == with_time[1]
     without = [[_but_time(event) for event in found if _source(event) == "press"] for found in (live, replayed)]
     assert len(without[0]) > 30

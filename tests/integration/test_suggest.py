@@ -170,6 +170,8 @@ def test_conditions_that_remember_are_made_up_for(suggest: Suggest) -> None:
     """A cooldown takes some: the band reaches further, until what is kept is right, as far as that can be had."""
     cooled = UNSURE | {"sample": 0.8, "cooldown": {"for": "2s", "by": "stream"}}
     assert suggest.kept(suggest("50", cooled))["unsure"] == pytest.approx(50, abs=3)
+    deduplicated = UNSURE | {"dedup": {"memory": 30}}
+    assert suggest.kept(suggest("50", deduplicated))["unsure"] == pytest.approx(50, abs=3)
     done = suggest("50", UNSURE | {"limit": {"max": 2, "per": "1m"}})
     assert suggest.kept(done)["unsure"] < 20
     assert "# NOTE: " in done.out

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-import pytest
-
 from processor.document import parse
-from processor.errors import ConfigurationError
 from processor.filter import check_against, to_plain, validate_filter
 from processor.legacy import KEYS, as_filter
 from processor.settings import build
@@ -40,14 +36,3 @@ def test_the_guides_configuration_and_filter_fit_each_other() -> None:
 def test_every_key_of_mlades_is_in_the_guide() -> None:
     """In the table."""
     assert all(f"| `{key}` |" in GUIDE for key in KEYS)
-
-
-def test_the_field_has_to_be_one_of_the_sources() -> None:
-    """Else every threshold would be rejected."""
-    configuration = json.loads(json.dumps(blocks("yaml")[0]))
-    configuration["bridges"][0]["legacy"]["field"] = "temprature"
-    with pytest.raises(ConfigurationError) as refusal:
-        build(configuration, Path())
-    (problem,) = refusal.value.problems
-    assert problem.path == "bridges[0].legacy.field"
-    assert 'did you mean "temperature"?' in problem.message

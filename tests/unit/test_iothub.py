@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +29,7 @@ from processor.errors import ConfigurationError
 from processor.outbox import Waiting
 from processor.settings import HubBridge, Settings
 from processor.types import NS
+from tests.iothub.identity import Authority
 from tests.unit.test_settings import paths, settings
 
 DAY = 86_400 * NS
@@ -154,6 +161,56 @@ def test_all_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> None:
     bridge, made = hub(tmp_path, edge=True)
     with pytest.raises(ConfigurationError, match="IOTEDGE_WORKLOADURI"):
         identity.load(bridge, made, {})
+
+
+SECRET_FILES: list[tuple[dict[str, Any], str]] = [
+    ({"connection_string_file": DEVICE}, "connection_string_file"),
+    ({"sas": SAS | {"key_file": KEY}}, "sas.key_file"),
+    ({"dps": {"scope": "0ne", "registration": "r", "key_file": KEY}}, "dps.key_file"),
+    ({"x509": {"host": "h", "device": "d", "cert": "c", "key": f"-----BEGIN PRIVATE KEY-----\n{KEY}"}}, "x509.key"),
+]
+
+
+@pytest.mark.parametrize(("keys", "path"), SECRET_FILES)
+def test_a_secret_in_place_of_its_file_s_name_is_not_shown(keys: dict[str, Any], path: str, tmp_path: Path) -> None:
+    """A likely slip, which must not bring the key into a log."""
+    bridge, made = hub(tmp_path, **keys)
+    with pytest.raises(ConfigurationError, match="the name of a file that holds it") as refusal:
+        identity.load(bridge, made, {})
+    assert f"bridges[0].{path}" in paths(refusal)
+    assert KEY not in str(refusal.value)
+
+
+def test_certificates_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    """Now, not with every connection: no PEM, the key of another, one with a pass phrase, nothing to trust."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("line-1")
+    _, another = authority.issue("line-2")
+    encrypted = tmp_path / "encrypted.key"
+    loaded = load_pem_private_key(key.read_bytes(), None)
+    encrypted.write_bytes(
+        loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a pass phrase"))
+    )
+    (tmp_path / "empty").write_text("")
+
+    def told(cert: Path, key: Path, ca: str = "ca.pem") -> list[str]:
+        x509 = {"host": "h", "device": "d", "cert": str(cert), "key": str(key)}
+        bridge, made = hub(tmp_path, x509=x509, tls={"ca": ca})
+        try:
+            identity.load(bridge, made, {})
+        except ConfigurationError as error:
+            return [str(problem) for problem in error.problems]
+        return []
+
+    assert told(cert, key) == []
+    assert told(key, cert) == [f"bridges[0].x509.cert: {key} holds no certificate in PEM"]
+    assert told(cert, cert) == [f"bridges[0].x509.key: {cert} holds no private key in PEM"]
+    assert told(cert, another) == [
+        f"bridges[0].x509.key: {another} is not the private key of the certificate in {cert}"
+    ]
+    (needs,) = told(cert, encrypted)
+    assert "needs a pass phrase" in needs
+    assert told(cert, key, "empty") == ["bridges[0].tls.ca: empty holds no certificates in PEM"]
 
 
 def test_keys_are_read_again_each_time(tmp_path: Path) -> None:

@@ -126,3 +126,14 @@ def test_one_line_leaves_text_as_it_is() -> None:
     """What is not a control character is shown."""
     assert one_line("Förderband 3 → °C [bold]") == "Förderband 3 → °C [bold]"
     assert one_line("a\nb\r\x9b\u2028") == "a b\\r\\x9b\\u2028"
+
+
+def test_a_rejection_says_where_the_filter_in_force_came_from() -> None:
+    """It is another source's, perhaps."""
+    errors = [{"path": "rules[0].sample", "message": "found 2"}]
+    rejected = state(
+        {"enabled": True, "rules": []}, status="rejected", source="twin", active_source="topic", errors=errors
+    )
+    first, second, *_ = filter_yaml(rejected).splitlines()
+    assert first == "# revision 4, from the topic, in force since 2026-11-22T10:00:00Z"
+    assert second == "# The last document, from the twin, was rejected:"

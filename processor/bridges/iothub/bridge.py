@@ -243,6 +243,7 @@ class IotHubBridge:
         self._connection = connection
         self._since = self._clock.monotonic()
         self._trouble = None
+        log.info("Connected to the hub as %s.", connection.who)
         # One thread, so that messages leave in order; a new one, because in the old one something may hang.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="iothub-send")
         self._loop.set_default_executor(self._pool)
@@ -267,7 +268,7 @@ class IotHubBridge:
         self._stop_talking()
         self._pause(lasted=self._clock.monotonic() - self._since)
         if self._flow.losses > 1 and why == ENDED:
-            why += " again; is another client connected as the same device, or the hub's daily quota used up?"
+            why += " again; another client may be connected as the same device, or the hub's daily quota used up"
         self._trouble = why
 
     def _pause(self, *, lasted: float) -> None:

@@ -29,6 +29,7 @@ from processor.bridges.iothub.identity import (
     WithCertificate,
     WithConnectionString,
     WithKey,
+    describe,
 )
 from processor.bridges.iothub.messages import Message
 from processor.errors import BridgeError
@@ -78,15 +79,17 @@ class Connection:
 
     Attributes:
         client: the SDK's.
+        who: we are, as a clause for the log.
         is_module: whether it is a module's: without file upload.
         ca: certificates that are trusted beside the system's, PEM.
         has_inputs: whether it is to an IoT Edge, which has inputs and outputs for modules.
         acknowledged: messages.
     """
 
-    def __init__(self, client: Client, *, ca: str | None = None, has_inputs: bool = False) -> None:
+    def __init__(self, client: Client, who: str = "", *, ca: str | None = None, has_inputs: bool = False) -> None:
         """Take a client that is connected, or will be."""
         self.client = client
+        self.who = who
         self.is_module = isinstance(client, IoTHubModuleClient)
         self.ca = ca
         self.has_inputs = has_inputs
@@ -212,7 +215,11 @@ def connect(credentials: Credentials, assigned: Assigned | None, options: Option
     async def make() -> Connection:
         loop = asyncio.get_running_loop()
         client = await loop.run_in_executor(None, _client, credentials, assigned, options)
-        connection = Connection(client, ca=credentials.ca, has_inputs=_is_at_the_edge(credentials.identity))
+        identity = credentials.identity
+        who = describe(identity)
+        if assigned is not None:
+            who = f"{assigned.device} at {assigned.host}"
+        connection = Connection(client, who, ca=credentials.ca, has_inputs=_is_at_the_edge(identity))
         try:
             sdk_private.allow_in_flight(client, options.window)
             await client.connect()

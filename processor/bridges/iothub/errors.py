@@ -22,7 +22,7 @@ _CAUSES: Final[tuple[tuple[type[BaseException], Callable[[Any], str]], ...]] = (
         ssl.SSLCertVerificationError,
         lambda error: f"its certificate is not trusted ({error.verify_message}); see tls.ca",
     ),
-    (socket.gaierror, lambda _: "its name cannot be resolved; is the network there, and the name right?"),
+    (socket.gaierror, lambda _: "its name cannot be resolved; see whether the network is there, and the name right"),
     (ssl.SSLError, lambda error: f"TLS failed ({error.reason or 'the connection ended'})"),
     (TimeoutError, lambda _: "it did not answer in time"),
     (exceptions.OperationTimeout, lambda _: "it did not answer in time"),
@@ -30,8 +30,8 @@ _CAUSES: Final[tuple[tuple[type[BaseException], Callable[[Any], str]], ...]] = (
     (
         exceptions.CredentialError,
         lambda _: (
-            "it refuses the credentials; is the key or certificate this device's, the device enabled, and the clock of "
-            "this machine right?"
+            "it refuses the credentials; see whether the key or certificate is this device's, the device enabled, and "
+            "the clock of this machine right"
         ),
     ),
     (OSError, lambda error: f"the network failed ({error.strerror or type(error).__name__})"),

@@ -233,7 +233,9 @@ class Exchange:
         if time_is_up or self.clock.monotonic() >= min(until for _, until in self._under_way.values()):
             if len(self._under_way) == 1 and not time_is_up:
                 self._suspect(next(iter(self._under_way.values()))[0].message)
-            raise Lost(f"{len(self._under_way)} messages were not acknowledged in time")
+            count = len(self._under_way)
+            what = "a message was" if count == 1 else f"{count} messages were"
+            raise Lost(f"{what} not acknowledged in time")
 
     def _suspect(self, message: Message) -> None:
         """Take note that a message was alone under way when the connection was lost."""

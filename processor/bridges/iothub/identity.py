@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from processor import connection_string
+from processor import certificates, connection_string
 from processor.bridge_sections import HubBridge, HubDps
 from processor.errors import ConfigurationError, Problem
 from processor.settings import Settings
@@ -17,6 +18,9 @@ _EDGE_VARIABLES: Final = (
     "IOTEDGE_IOTHUBHOSTNAME", "IOTEDGE_DEVICEID", "IOTEDGE_MODULEID", "IOTEDGE_GATEWAYHOSTNAME",
     "IOTEDGE_MODULEGENERATIONID", "IOTEDGE_WORKLOADURI", "IOTEDGE_APIVERSION",
 )  # fmt: skip
+_SECRET: Final = re.compile("SharedAccess|-----BEGIN")
+_KEY_LENGTH: Final = 40
+"""Characters that a hub's keys have at least: 32 bytes in Base64 have 44."""
 _EDGE_DEBUGGING: Final = ("EdgeHubConnectionString", "EdgeModuleCACertificateFile")
 
 
@@ -94,8 +98,8 @@ def load(bridge: HubBridge, settings: Settings, environment: Mapping[str, str] =
     found = _Reader(settings, f"bridges[{settings.bridges.index(bridge)}]")
     identity = _identity(bridge, found, environment)
     ca = found.text("tls.ca", bridge.tls.ca)
-    if bridge.tls.ca is not None and ca and "-----BEGIN CERTIFICATE-----" not in ca:
-        found.add("tls.ca", f"{bridge.tls.ca} holds no certificate in PEM")
+    if ca is not None and (problem := certificates.problem_of_authorities(ca)):
+        found.add("tls.ca", f"{bridge.tls.ca} {problem}")
     if found.problems:
         raise ConfigurationError(found.problems)
     return Credentials(identity, ca)
@@ -126,14 +130,20 @@ class _Reader:
         """Take note of a problem."""
         self.problems.append(Problem(f"{self._path}.{key}", message))
 
-    def file(self, key: str, name: str) -> Path:
-        """Return a file's path; it has to be there."""
-        path = self._settings.path(name)
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            self.add(key, f"{path} cannot be read: {error.strerror}")
-        return path
+    def certificate(self, key: str, cert: str, private_key: str) -> Certificate:
+        """Return a client's certificate, which has to be usable; `key` is that of the two."""
+        files = [self._settings.path(name) for name in (cert, private_key)]
+        is_there = True
+        for part, name, path in zip(("cert", "key"), (cert, private_key), files, strict=True):
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                self._unreadable(f"{key}.{part}", name, error)
+                is_there = False
+        if is_there and (found := certificates.problem_of_pair(*files)):
+            part, why = found
+            self.add(f"{key}.{part}", why)
+        return Certificate(*files)
 
     def text(self, key: str, name: str | None) -> str | None:
         """Return what is in a file, without the white space around it; None where there is nothing to read."""
@@ -143,7 +153,7 @@ class _Reader:
         try:
             return path.read_text(encoding="utf-8").strip()
         except OSError as error:
-            self.add(key, f"{path} cannot be read: {error.strerror}")
+            self._unreadable(key, name, error)
         except UnicodeDecodeError:
             self.add(key, f"{path} is no text")
         return None
@@ -155,12 +165,18 @@ class _Reader:
             self.add(key, f"the text in {name} {problem}")
         return text or ""
 
+    def _unreadable(self, key: str, name: str, error: OSError) -> None:
+        """Take note of a file that cannot be read, without its name where that is what should be in it."""
+        if _SECRET.search(name) or (len(name) >= _KEY_LENGTH and connection_string.key_problem(name) is None):
+            self.add(key, "this looks like the secret itself; expected the name of a file that holds it")
+        else:
+            self.add(key, f"{self._settings.path(name)} cannot be read: {error.strerror}")
+
 
 def _identity(bridge: HubBridge, found: _Reader, environment: Mapping[str, str]) -> Identity:
     if bridge.x509 is not None:
         given = bridge.x509
-        certificate = Certificate(found.file("x509.cert", given.cert), found.file("x509.key", given.key))
-        return WithCertificate(given.host, given.device, certificate)
+        return WithCertificate(given.host, given.device, found.certificate("x509", given.cert, given.key))
     if bridge.sas is not None:
         return WithKey(bridge.sas.host, bridge.sas.device, found.key("sas.key_file", bridge.sas.key_file))
     if bridge.dps is not None:
@@ -184,7 +200,7 @@ def _identity(bridge: HubBridge, found: _Reader, environment: Mapping[str, str])
 def _provisioned(dps: HubDps, found: _Reader) -> Provisioned:
     certificate = key = None
     if dps.cert is not None and dps.key is not None:
-        certificate = Certificate(found.file("dps.cert", dps.cert), found.file("dps.key", dps.key))
+        certificate = found.certificate("dps", dps.cert, dps.key)
     elif dps.key_file is not None:
         key = found.key("dps.key_file", dps.key_file)
     return Provisioned(dps.host, dps.scope, dps.registration, certificate, key)
@@ -194,4 +210,4 @@ def _edge_problems(environment: Mapping[str, str]) -> Iterator[str]:
     if all(name in environment for name in _EDGE_DEBUGGING):
         return
     if missing := [name for name in _EDGE_VARIABLES if not environment.get(name)]:
-        yield f"{', '.join(missing)} is not in the environment; edge: true works in a container that IoT Edge started"
+        yield f"the environment lacks {', '.join(missing)}; edge: true works in a container that IoT Edge started"

@@ -20,6 +20,8 @@ from processor.protocols import Clock
 log = logging.getLogger(__name__)
 
 _SUBSCRIBING: Final = 20.0
+_NOTICES: Final = 16
+"""Under way at a time; most of the window is for samples."""
 _ASKING: Final = 20.0
 """Seconds for an answer to a twin's request."""
 _METHOD: Final = 300.0
@@ -134,9 +136,11 @@ class Talk:
 
     async def _send_notices(self) -> None:
         self._take()
-        while (notice := self._notice) is not None:
-            self._notice = None
-            await asyncio.wait_for(self._send_notice(notice), _ASKING)
+        while self._notice is not None:
+            notices, self._notice = [self._notice], None
+            while len(notices) < _NOTICES and (notice := self._link.take_notice()) is not None:
+                notices.append(notice)
+            await asyncio.wait_for(asyncio.gather(*map(self._send_notice, notices)), _ASKING)
             self._take()
 
     async def _send_notice(self, notice: Notice) -> None:
