@@ -333,7 +333,7 @@ class WindowBuffer:
         return np.flatnonzero((count > 0) & (oldest < before) & (self._heard[:used] >= after[:used]))
 
     def past_of(self, slot: int) -> tuple[Past, Ints]:
-        """Return what windows to come need of a stream, its newest readings, oldest first, at least 1; and their numbers."""
+        """Return what windows to come need of a stream, its newest readings, oldest first; and their numbers."""
         count = int(min(self._count[slot], self._rings.held[slot]))
         if not count:  # its place and time are needed, its values are not
             place = self._count[slot : slot + 1]
