@@ -8,6 +8,7 @@ is not set has MLADE's default. docs/from-mlade.md tells the whole.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -32,6 +33,8 @@ _LENGTHS: Final = range(12, 8641)
 _MINUTES: Final = 60
 _TICK: Final = timedelta(microseconds=1)
 """MLADE cut times to microseconds before it compared them."""
+_MORE_DIGITS: Final = re.compile(r"(?<=\.[0-9]{6})[0-9]{1,3}")
+"""Of a second, beyond microseconds: OPC UA's times have seven."""
 
 
 def legacy_values(desired: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def _period(value: object, problems: list[Problem]) -> dict[str, str]:
         if text in (None, ""):
             continue
         try:
-            bounds[key] = parse_moment(text)
+            bounds[key] = parse_moment(_MORE_DIGITS.sub("", text) if isinstance(text, str) else text)
         except ValueError as error:
             problems.append(Problem(f"{PERIOD}[{position}]", str(error)))
     # Without an offset a time is UTC, as MLADE's were.

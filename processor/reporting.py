@@ -252,7 +252,13 @@ class Reporting:
     def waiting_for(self) -> list[str]:
         """Return what keeps the processor from doing its job, as sentences. Any thread."""
         reasons = [self._blocked_by] if self._blocked_by else []
-        return reasons + [f"bridge {one.name}: {one.state.error}" for one in self._deliveries if one.state.error]
+        for one in self._deliveries:
+            trouble = one.state.error
+            if trouble is None and one.figures().get("connected") == 0.0:
+                trouble = "the connection is being made"  # until it is, or is known to fail
+            if trouble is not None:
+                reasons.append(f"bridge {one.name}: {trouble}")
+        return reasons
 
     def refresh(self) -> None:
         """Bring the gauges, and what others count, up to date. Any thread."""

@@ -29,6 +29,7 @@ from tests.integration.test_run import counted, source
 from tests.iothub import Hub
 from tests.mosquitto import Mosquitto
 from tests.mqtt_client import MqttClientFactory
+from tests.plant import not_ready
 from tests.running import ProcessorFactory
 from tests.unit.test_delivery import delivering, samples, wait_until
 
@@ -177,8 +178,11 @@ def test_a_processor_ends_in_time_whatever_the_hub_does(
     client = mqtt_client(broker=mosquitto)
     client.subscribe(f"{processor.root}/metrics")
     hub.take_down()
-    for fault in (hub.faults.heal, hub.bring_up, hub.faults.go_silent):
+    for is_up, fault in ((False, hub.faults.heal), (False, hub.bring_up), (True, hub.faults.go_silent)):
         processor.start()
+        if not is_up:
+            (reason,) = not_ready(processor)  # from the start on, not only when the first attempt has failed
+            assert "bridge iothub: " in reason
         fault()
         play(client, "hub/imu", 0, 100)
         counted(client, processor, 100)

@@ -136,6 +136,18 @@ def test_a_period_may_be_open_and_its_times_without_offset_are_utc() -> None:
     assert period.start_ns == 1_635_776_100 * NS + 1000
 
 
+def test_what_a_period_s_times_have_beyond_microseconds_is_cut() -> None:
+    """OPC UA writes seven digits, and whoever takes a period from its data has them in the twin."""
+    exact, longer = (
+        ["2021-10-20T09:25:00.203952Z"] * 2,
+        ["2021-10-20T09:25:00.2039520Z", "2021-10-20T09:25:00.203952999Z"],
+    )
+    for one, other in zip(exact, longer, strict=True):
+        for period in ([None, one], [one, None]):
+            same = [text and other for text in period]
+            assert as_filter({"TimePeriod": same}, "t", None) == as_filter({"TimePeriod": period}, "t", None)
+
+
 def problems(desired: Mapping[str, Any]) -> dict[str, str]:
     """Return what is said of each key."""
     with pytest.raises(ConfigurationError) as caught:

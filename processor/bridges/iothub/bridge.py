@@ -152,7 +152,7 @@ class IotHubBridge:
         """Return what was sent and what may still be. Any thread."""
         connection, sent, left = self._connection, self._sent, self._rate.left()
         figures = {
-            "connected": float(connection is not None and connection.client.connected),
+            "connected": float(connection is not None and not connection.is_lost),  # true while the token is renewed
             "messages": float(sent.messages),
             "blocks": float(sent.blocks),
             "samples": float(sent.samples),
