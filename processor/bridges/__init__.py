@@ -1,4 +1,4 @@
-"""Where samples go. A new bridge is a file here, its settings in settings.py, and a line in `make`."""
+"""Where samples go. A new bridge is a file here, its settings in bridge_sections.py, and a line in `make`."""
 
 from __future__ import annotations
 
