@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from processor import topics
 from processor.mqtt.properties import subscription_identifiers
 from processor.protocols import Decoder
 from processor.retained import RetainedCopies
-from processor.settings import Source
-from processor.types import INPUTS, DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
+from processor.source_memory import SourceMemory
+from processor.source_sections import Source
+from processor.types import INPUTS, DeadLetter, Flags, Floats, Ints, Message, Readings, StreamName, Times
 from processor.windows import WindowBuffer
 
 _MOST_IDENTIFIERS: Final = 268_435_455
@@ -77,11 +78,28 @@ class _Pile:
     positions: list[int] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     arrivals: list[int] = field(default_factory=list)
+    topics: list[str] = field(default_factory=list)
     routes: list[_Route] = field(default_factory=list)
 
 
+class _Part(NamedTuple):
+    """The M readings of one source in a batch."""
+
+    source: int
+    origin: Ints
+    """(M,) the position of each one's message in the batch."""
+    times: Times
+    values: Floats
+    streams: list[_Route | StreamName]
+    absent: Flags | None
+
+
 class Intake:
-    """Decodes batches for one window buffer. Used by the pipeline thread."""
+    """Decodes batches for one window buffer. Used by the pipeline thread.
+
+    Attributes:
+        memory: what the sources remember from batch to batch.
+    """
 
     def __init__(
         self,
@@ -108,6 +126,7 @@ class Intake:
         self._sources = sources
         self._decoders = decoders
         self._windows = windows
+        self.memory = SourceMemory(sources, decoders, windows)
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
         self._filters = filters(sources)
@@ -140,12 +159,15 @@ class Intake:
                 pile.positions.append(position)
                 pile.payloads.append(message.payload)
                 pile.arrivals.append(message.arrival)
+                pile.topics.append(message.topic)
                 pile.routes.append(route)
         taken.messages = [len(pile.positions) for pile in piles]
         parts = [self._decode(source, pile, messages, unused) for source, pile in enumerate(piles) if pile.positions]
-        taken.dead_letters = [letter for _, letter in sorted(unused)]
         if parts:
             self._join(parts, taken)
+            if self.memory.holdings:
+                self._hold(parts, taken, messages, unused)
+        taken.dead_letters = [letter for _, letter in sorted(unused)]
         return taken
 
     def _came_before(self, message: Message, route: _Route, earlier: Sequence[Message]) -> bool:
@@ -163,8 +185,8 @@ class Intake:
 
     def _decode(
         self, source: int, pile: _Pile, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
-    ) -> tuple[Ints, Times, Floats, list[_Route | StreamName]]:
-        decoded = self._decoders[source].decode(pile.payloads, np.array(pile.arrivals, np.int64))
+    ) -> _Part:
+        decoded = self._decoders[source].decode(pile.payloads, np.array(pile.arrivals, np.int64), pile.topics)
         for index, reason, detail in decoded.failures:
             position = pile.positions[index]
             unused.append((position, dead_letter(messages[position], reason, detail)))
@@ -180,20 +202,53 @@ class Intake:
                 StreamName(name, key.join(pile.routes[index].around))
                 for index, key in zip(decoded.origin.tolist(), decoded.keys, strict=True)
             ]
-        return np.array(pile.positions, np.int64)[decoded.origin], decoded.times, decoded.values, streams
+        origin = np.array(pile.positions, np.int64)[decoded.origin]
+        return _Part(source, origin, decoded.times, decoded.values, streams, decoded.absent)
 
-    def _join(self, parts: Sequence[tuple[Ints, Times, Floats, list[_Route | StreamName]]], taken: Taken) -> None:
-        origin, times, values, streams = parts[0]
+    def _join(self, parts: Sequence[_Part], taken: Taken) -> None:
+        """Put the parts' readings together, in arrival order."""
+        _, origin, times, values, streams, _ = parts[0]
         if len(parts) > 1:
-            origin = np.concatenate([part[0] for part in parts])
-            order = np.argsort(origin, kind="stable")
-            origin = origin[order]
-            times = np.concatenate([part[1] for part in parts])[order]
-            values = np.concatenate([part[2] for part in parts])[order]
-            together = [stream for part in parts for stream in part[3]]
+            order = _order(parts)
+            origin = np.concatenate([part.origin for part in parts])[order]
+            times = np.concatenate([part.times for part in parts])[order]
+            values = np.concatenate([part.values for part in parts])[order]
+            together = [stream for part in parts for stream in part.streams]
             streams = [together[index] for index in order.tolist()]
         taken.readings = Readings(self._slots(streams), times, values)
         taken.origin = origin
+
+    def _hold(
+        self, parts: Sequence[_Part], taken: Taken, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
+    ) -> None:
+        """Fill in what readings lack from what their streams had last; those that still lack something go."""
+        readings = taken.readings
+        place = np.empty(len(readings.slots), np.int64)  # of each reading of the parts, one after another, in the batch
+        place[_order(parts)] = np.arange(len(place))
+        good = np.ones(len(place), np.bool_)
+        start = 0
+        for part in parts:
+            rows = place[start : start + len(part.origin)]
+            start += len(part.origin)
+            holding = self.memory.holdings.get(part.source)
+            if holding is None:
+                continue
+            values = readings.values[rows]
+            missing = holding.fill(readings.slots[rows], values, part.absent, self._key)
+            readings.values[rows] = values
+            for row in np.flatnonzero(missing.any(axis=1)).tolist():
+                good[rows[row]] = False
+                position = int(part.origin[row])
+                unused.append((position, dead_letter(messages[position], "field", holding.lacking(missing[row]))))
+        if not good.all():
+            taken.readings = Readings(readings.slots[good], readings.times[good], readings.values[good])
+            taken.origin = taken.origin[good]
+
+    def _key(self, slot: int) -> str:
+        name = self._windows.names[slot]
+        if name is None:
+            raise ValueError(f"slot {slot} has no stream")
+        return name.key
 
     def _slots(self, streams: list[_Route | StreamName]) -> Ints:
         """Open the readings' streams, in arrival order: which stream is forgotten for another depends on it."""
@@ -274,13 +329,18 @@ def counting_copy(held: Iterable[str], topic: str) -> int:
     return identifier(matching[0]) if len(matching) > 1 else 0
 
 
+def _order(parts: Sequence[_Part]) -> Ints:
+    """Return (M,) the order in which the parts' readings, one part after another, arrived."""
+    return np.argsort(np.concatenate([part.origin for part in parts]), kind="stable")
+
+
 def _render(source: Source, topic: str) -> list[str]:
     """Return the stream's key; in two parts where the rest of it is in the payload."""
     levels = topic.split("/")
     parts = [""]
     end = 0
-    for found in _PLACEHOLDER.finditer(source.stream):
-        parts[-1] += source.stream[end : found.start()]
+    for found in _PLACEHOLDER.finditer(source.stream_template):
+        parts[-1] += source.stream_template[end : found.start()]
         end = found.end()
         if found[1] == "source":
             parts[-1] += source.name
@@ -288,7 +348,7 @@ def _render(source: Source, topic: str) -> list[str]:
             parts[-1] += topic if found[2] is None else levels[int(found[2])]
         else:
             parts.append("")
-    parts[-1] += source.stream[end:]
+    parts[-1] += source.stream_template[end:]
     return parts
 
 

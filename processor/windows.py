@@ -284,6 +284,11 @@ class WindowBuffer:
         """The streams that were forgotten in the batch underway and have not come back."""
         return [name for slot in self._retired if (name := self.names[slot]) is not None and name not in self._slots]
 
+    @property
+    def retired(self) -> Sequence[int]:
+        """The slots of streams that were forgotten in the batch underway."""
+        return self._retired
+
     def release(self) -> None:
         """The batch is done: slots of streams that were forgotten in it may be used again."""
         self._settle()
