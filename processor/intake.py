@@ -16,7 +16,7 @@ from processor.protocols import Decoder
 from processor.retained import RetainedCopies
 from processor.source_memory import SourceMemory
 from processor.source_sections import Source
-from processor.types import INPUTS, DeadLetter, Flags, Floats, Ints, Message, Readings, StreamName, Times
+from processor.types import INPUTS, DeadLetter, Flags, Floats, Ints, Message, Readings, Request, StreamName, Times
 from processor.windows import WindowBuffer
 
 _MOST_IDENTIFIERS: Final = 268_435_455
@@ -62,6 +62,7 @@ class Taken:
         dead_letters: what could not be used, in arrival order.
         messages: messages by source.
         ignored: messages that are not ours to read: own topics, and second copies of overlapping subscriptions.
+        requests: what is to be asked of who sent them.
     """
 
     readings: Readings
@@ -69,6 +70,7 @@ class Taken:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     messages: list[int] = field(default_factory=list)
     ignored: int = 0
+    requests: list[Request] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -161,7 +163,11 @@ class Intake:
                 pile.topics.append(message.topic)
                 pile.routes.append(route)
         taken.messages = [len(pile.positions) for pile in piles]
-        parts = [self._decode(source, pile, messages, unused) for source, pile in enumerate(piles) if pile.positions]
+        parts = [
+            self._decode(source, pile, messages, unused, taken.requests)
+            for source, pile in enumerate(piles)
+            if pile.positions
+        ]
         if parts:
             self._join(parts, taken)
         taken.dead_letters = [letter for _, letter in sorted(unused)]
@@ -181,9 +187,15 @@ class Intake:
         return Readings(empty, empty, np.empty((0, self._windows.shape.channels)))
 
     def _decode(
-        self, source: int, pile: _Pile, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
+        self,
+        source: int,
+        pile: _Pile,
+        messages: Sequence[Message],
+        unused: list[tuple[int, DeadLetter]],
+        requests: list[Request],
     ) -> _Part:
         decoded = self._decoders[source].decode(pile.payloads, np.array(pile.arrivals, np.int64), pile.topics)
+        requests += decoded.requests
         for index, reason, detail in decoded.failures:
             position = pile.positions[index]
             unused.append((position, dead_letter(messages[position], reason, detail)))

@@ -26,11 +26,14 @@ _OWN_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "csv": ("csv",),
     "binary": ("binary",),
     "opcua": ("opcua",),
+    "sparkplug": ("sparkplug",),
     "image": ("image",),
     "join": (*_TREES, "number"),
     "time": (*_TREES, "csv"),
 }
 """Keys that not every format has."""
+_WHOLE_NODES: Final = re.compile(r"(#|(spBv1\.0|\+)/(#|[^/]+/(#|\+/(#|[^/]+/#))))")
+"""Topic filters that let every message of a Sparkplug node through, or none."""
 _ONE_VALUE: Final = ("number", "opcua")
 """Formats whose readings are one number, unless joined: its name is `value` where none is given."""
 
@@ -88,6 +91,24 @@ class ImageKeys(Section):
         return 3 if self.color == "rgb" else 1
 
 
+class SparkplugKeys(Section):
+    """How Sparkplug's edge nodes are dealt with."""
+
+    host_id: Text | None = Field(
+        default=None, description="the host application that edge nodes wait for; its state is then told to them"
+    )
+    rebirth: bool = Field(default=True, description="whether edge nodes are asked for births that were not seen")
+
+    @field_validator("host_id")
+    @classmethod
+    def _one_level(cls, host_id: str | None) -> str | None:
+        if host_id is not None and (problem := topics.validate_topic(host_id)):
+            raise ValueError(problem)
+        if host_id is not None and "/" in host_id:
+            raise ValueError(f"found {document.describe(host_id)}, expected one level of a topic, without /")
+        return host_id
+
+
 class JoinKeys(Section):
     """How readings of several sensors become one."""
 
@@ -129,6 +150,7 @@ class Source(Section):
     csv: CsvKeys = CsvKeys()
     binary: BinaryKeys = BinaryKeys()
     opcua: OpcuaKeys = OpcuaKeys()
+    sparkplug: SparkplugKeys = SparkplugKeys()
     image: ImageKeys = ImageKeys()
     join: JoinKeys | None = Field(default=None, description="one reading from several sensors")
 
@@ -154,6 +176,7 @@ class Source(Section):
         """Refuse a source of nothing, keys of another format, and a stream of a level that the topics do not have."""
         yield from _format_flaws(data)
         yield from _join_flaws(data)
+        yield from _sparkplug_flaws(data)
         filters = _filters(data)
         if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):
             yield Flaw(("topics",), "found none, expected MQTT topic filters, or an input")
@@ -273,3 +296,21 @@ def _join_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
     for key, instead in {"topics": "join.topics", "stream": "join.by", "input": "join.topics", "base": ""}.items():
         if data.get(key) is not None:
             yield Flaw((key,), "not possible in a join" + (f"; {instead} says it" if instead else ""))
+
+
+def _sparkplug_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
+    """Refuse beside Sparkplug what its topics say, and filters that let only some of a node's messages through."""
+    if data.get("format") != "sparkplug":
+        return
+    if data.get("stream") is not None:
+        yield Flaw(("stream",), "a stream is <group>/<edge node>[/<device>], as the topic says; leave this key out")
+    if data.get("input") is not None:
+        yield Flaw(("input",), "who sends is said in Sparkplug's topics, and an input has none; give topics instead")
+    given = data.get("topics")
+    for index, text in enumerate(given if isinstance(given, list) else ()):
+        if isinstance(text, str) and not _WHOLE_NODES.fullmatch(text):
+            yield Flaw(
+                ("topics", index),
+                f"found {document.describe(text)}, but a node's births, data and deaths, and those of its devices, are "
+                "read together; expected spBv1.0/#, spBv1.0/<group>/# or spBv1.0/<group>/+/<edge node>/#",
+            )

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from processor.decoders.json import JsonDecoder
+from processor.decoders.sparkplug import SparkplugDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
 
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "json": JsonDecoder,
+    "sparkplug": SparkplugDecoder,
 }
 
 
