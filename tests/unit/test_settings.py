@@ -411,3 +411,6 @@ def test_sparkplug_comes_from_a_broker() -> None:
     with pytest.raises(ConfigurationError) as refusal:
         settings(sources=[source], bridges=[EDGE_BRIDGE])
     assert paths(refusal) == ["sources[0].input"]
+    with pytest.raises(ConfigurationError) as refusal:
+        settings(broker=None, sources=[SPARKPLUG], bridges=[EDGE_BRIDGE])
+    assert paths(refusal) == ["sources[0].format"]
