@@ -117,13 +117,11 @@ class Computation:
 
     def _look_back(self, selection: Selection) -> LookBack:
         history, follow = needed(selection.document, self.windows.shape.step)
-        follow = follow or bool(self._intake.memory.holdings)  # streams are then known after a restart, and only those
         return self.windows.looking_back(history, follow=follow)
 
     def resize(self, size: int, model: Model) -> None:
         """Have windows of another size, empty, and the model that judges them. Between two batches."""
         self.windows.begin_anew(size)
-        self._intake.memory.begin_anew()
         self.model = model
         context = self.selection.context
         if context is not None:
@@ -145,7 +143,6 @@ class Computation:
             parts.append(part if count <= most else _without_past(part))
         if self.selection.context is not None:
             self.selection.context.forget(self.windows.gone)
-        self._intake.memory.forget(self.windows.retired)
         self.windows.release()
         outcome = parts[0] if len(parts) == 1 else _together(taken, parts)
         return replace(outcome, remembered=[*self._intake.memory.changes(), *self.selection.memories.changes()])
