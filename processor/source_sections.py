@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -98,10 +98,27 @@ class JoinKeys(Section):
         default="none", description="last: what did not come in time is what came last; none: there is no reading"
     )
 
+    @field_validator("by")
+    @classmethod
+    def _key(cls, template: str) -> str:
+        if not _is_template(template) or "{field:" in template or "{topic}" in template:
+            raise ValueError(
+                f"found {document.describe(template)}, expected what the sensors' topics have in common, such as "
+                "{topic[1]}, with any text between"
+            )
+        return template
+
     @field_validator("topics")
     @classmethod
     def _filters(cls, filters: dict[str, str]) -> dict[str, str]:
-        return dict(zip(filters, checked_filters(list(filters.values())), strict=True))
+        texts = checked_filters(list(filters.values()))
+        if shared := [text for text in texts if topics.split_share(text).group is not None]:
+            raise ValueError(
+                f"found {document.describe(shared[0])}; what is shared does not all come here to be joined"
+            )
+        if len(set(texts)) < len(texts):
+            raise ValueError("each filter once: a message is of one sensor")
+        return filters
 
 
 class Source(Section):
@@ -189,7 +206,8 @@ class Source(Section):
         join = data.get("join")
         if isinstance(join, dict) and isinstance(join.get("topics"), dict):
             filled["topics"] = list(join["topics"].values())
-            filled["stream"] = join.get("by", "{topic}")
+            if _is_template(join.get("by")):
+                filled["stream"] = join["by"]
             filled.setdefault("fields", list(join["topics"]))
         return filled
 
@@ -201,8 +219,7 @@ class Source(Section):
     @field_validator("stream")
     @classmethod
     def _template(cls, template: str) -> str:
-        rest = _TEMPLATE_PART.sub("", template)
-        if "{" in rest or "}" in rest or not template or template.count("{field:") > 1:
+        if not _is_template(template):
             raise ValueError(
                 f"found {document.describe(template)}, expected {{topic}}, {{topic[1]}}, {{source}} or once "
                 "{field:device}, with any text between them"
@@ -228,6 +245,14 @@ def checked_filters(filters: list[str]) -> list[str]:
     if problems:
         raise ValueError("; ".join(problems))
     return filters
+
+
+def _is_template(text: object) -> bool:
+    """Whether this may name streams."""
+    if not isinstance(text, str):
+        return False
+    rest = _TEMPLATE_PART.sub("", text)
+    return text != "" and "{" not in rest and "}" not in rest and text.count("{field:") <= 1
 
 
 def _filters(data: Mapping[str, Any]) -> object:
@@ -267,9 +292,32 @@ def _format_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
 
 
 def _join_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
-    """Refuse beside a join what it says itself."""
-    if data.get("join") is None:
+    """Refuse beside a join what it says itself, what it does not do, and fields that are not of one of its sensors."""
+    join = data.get("join")
+    if join is None:
         return
     for key, instead in {"topics": "join.topics", "stream": "join.by", "input": "join.topics", "base": ""}.items():
         if data.get(key) is not None:
             yield Flaw((key,), "not possible in a join" + (f"; {instead} says it" if instead else ""))
+    if data.get("missing", "reject") != "reject":
+        yield Flaw(("missing",), "not possible in a join; join.fill says what becomes of sensors that did not come")
+    sensors = join.get("topics") if isinstance(join, dict) else None
+    fields = data.get("fields", sensors)
+    if isinstance(sensors, dict) and isinstance(fields, list | dict):
+        yield from _sensor_flaws(list(sensors), list(map(str, fields)), data.get("format"))
+
+
+def _sensor_flaws(sensors: Sequence[str], fields: Sequence[str], found_format: object) -> Iterator[Flaw]:
+    """Refuse fields that do not come from one of a join's sensors, and sensors that give none."""
+    used = [field[1:].split("/")[0] if field.startswith("/") else field for field in fields]
+    names = ", ".join(map(document.describe, sensors))
+    for position, (field, sensor) in enumerate(zip(fields, used, strict=True)):
+        found = f"found {document.describe(field)}, "
+        if sensor not in sensors:
+            expected = f"expected a name in join.topics ({names}), or a JSON pointer from one on, such as /temp/value"
+            yield Flaw(("fields", position), found + expected)
+        elif found_format == "number" and "/" in field[1:]:
+            yield Flaw(("fields", position), found + f"expected {document.describe(sensor)}: a number has no parts")
+    for sensor in sensors:
+        if sensor not in used:
+            yield Flaw(("join", "topics", str(sensor)), "no field comes from it; leave it out, or give it a field")
