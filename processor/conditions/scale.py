@@ -84,9 +84,9 @@ _FRACTION: Final = 0.2
 _BURST: Final = 4
 """Landmarks on either side, at least, that may be of the same burst."""
 _REPEAT: Final = 1.5
-"""How much farther apart than usual two repeats may be; noise in few values varies the most."""
+"""How much farther apart than usual two repeats may be: noise in few values varies."""
 _DISTINCT: Final = 0.5
-"""Repeats that are farther apart than this part of what distinct windows are cannot be told from them."""
+"""The most of the distance of different windows that this may be: beyond it, repeats cannot be told from them."""
 
 
 class Landmarks:
@@ -120,8 +120,8 @@ class Landmarks:
     def radius(self, factors: Floats) -> float | None:
         """Return a radius that holds repeats and not distinct windows, of values times factors.
 
-        It is a fifth of the median distance from a landmark to its nearest elsewhere; more, where windows next to each
-        other are usually farther apart than that but no more than a third of this distance.
+        It is a fifth of the median distance from a landmark to its nearest elsewhere, and at least one and a half times
+        that of windows next to each other, where this is no more than half of the former.
 
         None while there are too few, or where more than half of them are the same.
         """
