@@ -34,7 +34,7 @@ from processor.health import HealthServer
 from processor.intake import filters, identifier
 from processor.journal import Journal
 from processor.live_commands import Commands
-from processor.memories import Memories
+from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
@@ -109,12 +109,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
     )
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
+    remembered = store.remembered()
     computation, make_selection = build_computation(
         sized,
         model,
         control.active,
         windows=windows,
-        memories=Memories.kept(store.meta("memories"), store.remembered()),
+        memories=Memories.kept(store.meta("memories"), remembered),
+        of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,

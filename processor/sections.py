@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from processor import document, topics
-from processor.document import Flaw, Name
+from processor import document
+from processor.document import Flaw
 from processor.types import NS
 from processor.units import ByteSize, Duration, PositiveDuration, duration_text, size_text
 
-_TEMPLATE_PART: Final = re.compile(r"\{(topic|source|topic\[([0-9]{1,4})\]|field:[^{}]+)\}")
 _USER_INFO: Final = re.compile(r"//[^/]*@")
 
 Text = Annotated[str, Field(min_length=1)]
@@ -133,79 +132,6 @@ class Broker(Section):
         if password_file and info.data.get("password"):
             raise ValueError("give password or password_file, not both")
         return password_file
-
-
-class Source(Section):
-    """Topics, or an input of an IoT Edge module, of one format whose readings have the same fields."""
-
-    name: Name = Field(description="absent: the input's")
-    topics: list[Text] = Field(default=[], description="MQTT topic filters")
-    input: Name | None = Field(default=None, description="of our IoT Edge module, such as input1")
-    # At QoS 2 a message is released before its effect is on disk. What is published so arrives here at QoS 1.
-    qos: Literal[0, 1] = 1
-    format: Literal["json"] = "json"
-    stream: str = Field(
-        default="{topic}", description="{topic}, {topic[1]}, {field:device}, {source} and text between them"
-    )
-    fields: list[Text] = Field(min_length=1, description="names, or JSON pointers like /sensor/accel/0")
-    time: Text | None = Field(default=None, description="field that holds the time; absent: the arrival time")
-    time_unit: Literal["auto", "s", "ms", "us", "ns", "iso8601"] = "auto"
-    max_ahead: Duration = Field(
-        default=86400 * NS, description="a reading further than this in the future is a dead letter"
-    )
-
-    @classmethod
-    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
-        """Refuse a source of nothing, and a stream that takes a level which the topics do not have."""
-        stream, filters = data.get("stream"), data.get("topics")
-        if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):
-            yield Flaw(("topics",), "found none, expected MQTT topic filters, or an input")
-        if not isinstance(stream, str):
-            return
-        filters = filters if isinstance(filters, list) else []
-        if data.get("input") is not None:
-            filters = [*filters, data["input"]]
-        deepest = max((int(level) for _, level in _TEMPLATE_PART.findall(stream) if level), default=-1)
-        for text in filters:
-            levels = topics.split_share(text).filter.split("/") if isinstance(text, str) else ["#"]
-            if levels[-1] != "#" and deepest >= len(levels):
-                message = f"found {document.describe(stream)}, but topics of {document.describe(text)} have "
-                yield Flaw(("stream",), message + f"the levels {{topic[0]}} to {{topic[{len(levels) - 1}]}}")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_as_its_input(cls, data: object) -> object:
-        if not isinstance(data, dict) or not isinstance(data.get("input"), str):
-            return data
-        fits = re.fullmatch("[A-Za-z0-9_-]{1,64}", data["input"])  # else it is refused as an input
-        return {"name": data["input"] if fits else "input"} | data
-
-    @field_validator("topics")
-    @classmethod
-    def _filters(cls, filters: list[str]) -> list[str]:
-        problems = [problem for text in filters if (problem := topics.validate_filter(text))]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return filters
-
-    @field_validator("stream")
-    @classmethod
-    def _template(cls, template: str) -> str:
-        rest = _TEMPLATE_PART.sub("", template)
-        if "{" in rest or "}" in rest or not template or template.count("{field:") > 1:
-            raise ValueError(
-                f"found {document.describe(template)}, expected {{topic}}, {{topic[1]}}, {{source}} or once "
-                "{field:device}, with any text between them"
-            )
-        return template
-
-    @field_validator("fields")
-    @classmethod
-    def _distinct(cls, fields: list[str]) -> list[str]:
-        twice = sorted({field for field in fields if fields.count(field) > 1})
-        if twice:
-            raise ValueError(f"each field once; {', '.join(map(document.describe, twice))} stands there more than once")
-        return fields
 
 
 class Window(Section):

@@ -28,11 +28,11 @@ from processor.sections import (
     ModelSettings,
     OutboxSettings,
     Section,
-    Source,
     Text,
     Tls,
     without_password,
 )
+from processor.source_sections import Source
 
 __all__ = [
     "BridgeSettings",

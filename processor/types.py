@@ -83,7 +83,9 @@ class Decoded:
         times: (M,) nanoseconds since the Unix epoch.
         values: (M, C) finite channel values; (M, C, H, W) or (M, H, W, C) for images.
         keys: M stream keys where the stream is named inside the payload, else None.
-        failures: one for each payload that gave no readings because it could not be used.
+        failures: at most one for each payload, of what in it could not be used, ordered by position.
+        absent: (M, C) values that were not in the payload and are the stream's last ones; None: there are none. What
+            stands in `values` there means nothing.
     """
 
     origin: Ints
@@ -91,6 +93,7 @@ class Decoded:
     values: Floats
     keys: Sequence[str] | None
     failures: Sequence[Failure]
+    absent: Flags | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from processor.decoders.json import JsonDecoder
 from processor.protocols import Decoder
-from processor.settings import Source
+from processor.source_sections import Source
 
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "json": JsonDecoder,

@@ -15,27 +15,18 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from processor.decoders.times import KINDS, column_to_nanoseconds, to_nanoseconds
-from processor.settings import Source
-from processor.types import NS, Decoded, Failure, Ints, Times
+from processor.decoders.checks import Checks, Unusable
+from processor.decoders.times import KINDS
+from processor.source_sections import Source
+from processor.types import Decoded, Failure, Ints, Times
 
 _LONGEST_KEY: Final = 65_535
 """Characters of a stream's key in a payload: as many as a topic may have."""
 _PLAIN: Final = frozenset((int, float))
-_LATEST: Final = 2**63 - 1
 _EXACT: Final = 400
 """Digits of an integer beyond which it is infinite as a float anyway."""
 
 _Row = tuple[Any, ...]  # time if the source has one, stream key if it is in the payload, then the fields
-
-
-class _Unusable(Exception):
-    """A payload that gives no readings."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 class JsonDecoder:
@@ -47,15 +38,15 @@ class JsonDecoder:
         self._names = source.fields
         self._time = None if source.time is None else _pointer(source.time)
         self._time_name = source.time
-        self._unit = source.time_unit
-        self._ahead = source.max_ahead
+        self._checks = Checks(source)
         self._key_name = key_field(source.stream)
         self._key = None if self._key_name is None else _pointer(self._key_name)
         self._lead = (self._time is not None) + (self._key is not None)
         self._fast = _typed(self._time, self._key, self._fields)
 
-    def decode(self, payloads: Sequence[bytes], arrivals: Times) -> Decoded:
+    def decode(self, payloads: Sequence[bytes], arrivals: Times, topics: Sequence[str]) -> Decoded:
         """Decode N payloads; see `protocols.Decoder`."""
+        del topics
         failures: list[Failure] = []
         if self._fast is None:
             rows, origin = self._carefully(payloads, failures)
@@ -65,64 +56,15 @@ class JsonDecoder:
                 rows, origin = [astuple(decode(payload)) for payload in payloads], list(range(len(payloads)))
             except (ValueError, RecursionError):  # all of msgspec's are ValueErrors, and UnicodeDecodeError is one
                 rows, origin = self._carefully(payloads, failures)
-        decoded = self._none(failures)
-        if rows:
-            decoded = self._columns(rows, np.array(origin, np.int64), arrivals, failures)
-            decoded = self._without_bad(decoded, arrivals, failures)
-        failures.sort()
-        return decoded
-
-    def _none(self, failures: list[Failure]) -> Decoded:
-        empty = np.empty(0, np.int64)
-        return Decoded(empty, empty, np.empty((0, len(self._fields))), [] if self._key else None, failures)
+        return self._columns(rows, np.array(origin, np.int64), arrivals, failures)
 
     def _columns(self, rows: list[_Row], origin: Ints, arrivals: Times, failures: list[Failure]) -> Decoded:
-        columns = list(zip(*rows, strict=True))
+        columns = list(zip(*rows, strict=True)) if rows else [()] * (self._lead + len(self._fields))
         values = np.array(columns[self._lead :], np.float64).T
         keys = None if self._key is None else [str(key) for key in columns[self._lead - 1]]
-        if self._time is None:
-            return Decoded(origin, arrivals[origin], values, keys, failures)
-        try:
-            times = column_to_nanoseconds(columns[0], self._unit)
-        except ValueError:
-            bad: dict[int, str] = {}
-            for position, value in enumerate(columns[0]):
-                try:
-                    to_nanoseconds(value, self._unit)
-                except ValueError as error:
-                    bad.setdefault(int(origin[position]), f"field {self._time_name!r}: {error}")
-            failures += [Failure(index, "time", detail) for index, detail in bad.items()]
-            keep = ~np.isin(origin, list(bad))
-            kept_rows = [row for row, good in zip(rows, keep.tolist(), strict=True) if good]
-            if not kept_rows:
-                return self._none(failures)
-            return self._columns(kept_rows, origin[keep], arrivals, failures)
-        return Decoded(origin, times, values, keys, failures)
-
-    def _without_bad(self, decoded: Decoded, arrivals: Times, failures: list[Failure]) -> Decoded:
-        """Drop the payloads that hold a value that is not finite or a time too far in the future."""
-        finite = np.isfinite(decoded.values)
-        late = decoded.times > np.minimum(arrivals, _LATEST - self._ahead)[decoded.origin] + self._ahead
-        if finite.all() and not late.any():
-            return decoded
-        bad: dict[int, Failure] = {}
-        for row in np.flatnonzero(~finite.all(axis=1) | late).tolist():
-            index = int(decoded.origin[row])
-            if late[row]:
-                ahead = (int(decoded.times[row]) - int(arrivals[index])) / NS
-                detail = (
-                    f"field {self._time_name!r} is {ahead:.12g} s in the future; max_ahead allows "
-                    f"{self._ahead / NS:.12g} s; is this machine's clock right?"
-                )
-                bad.setdefault(index, Failure(index, "time", detail))
-            else:
-                column = int(np.argmin(finite[row]))
-                detail = f"field {self._names[column]!r} is {decoded.values[row, column]}; expected a finite number"
-                bad.setdefault(index, Failure(index, "not_finite", detail))
-        failures += bad.values()
-        keep = ~np.isin(decoded.origin, list(bad))
-        keys = decoded.keys and [key for key, good in zip(decoded.keys, keep.tolist(), strict=True) if good]
-        return Decoded(decoded.origin[keep], decoded.times[keep], decoded.values[keep], keys, failures)
+        return self._checks.readings(
+            origin, None if self._time is None else columns[0], values, arrivals, failures, keys=keys
+        )
 
     def _carefully(self, payloads: Sequence[bytes], failures: list[Failure]) -> tuple[list[_Row], list[int]]:
         """Decode one by one; what cannot be used is added to `failures`."""
@@ -131,7 +73,7 @@ class JsonDecoder:
         for index, payload in enumerate(payloads):
             try:
                 found = self._quickly(payload) or self._rows(_parse(payload))
-            except _Unusable as unusable:
+            except Unusable as unusable:
                 failures.append(Failure(index, unusable.reason, unusable.detail))
                 continue
             rows += found
@@ -159,14 +101,14 @@ class JsonDecoder:
             rows = []
             for position, item in enumerate(value):
                 if not isinstance(item, dict):
-                    raise _Unusable("decode", f"item {position} is {_kind(item)}; expected an object like the first")
+                    raise Unusable("decode", f"item {position} is {_kind(item)}; expected an object like the first")
                 rows.append(self._from_object(item, f"item {position}: "))
             return rows
         if isinstance(value, list) and value:
             return [self._from_numbers(value)]
         if isinstance(value, int | float) and not isinstance(value, bool):
             return [self._from_numbers([value])]
-        raise _Unusable("decode", f"the payload is {_kind(value)}; expected an object, an array or a number")
+        raise Unusable("decode", f"the payload is {_kind(value)}; expected an object, an array or a number")
 
     def _from_object(self, value: dict[str, Any], where: str) -> _Row:
         found = [_look_up(value, pointer) for pointer in self._fields]
@@ -178,7 +120,7 @@ class JsonDecoder:
         if self._time is not None:
             time = _look_up(value, self._time)
             if time is _ABSENT or time is None:
-                raise _Unusable("time", f"{where}no time: field {self._time_name!r} is {_kind(time)}")
+                raise Unusable("time", f"{where}no time: field {self._time_name!r} is {_kind(time)}")
             lead.append(time)
         if self._key is not None:
             lead.append(_checked_key(_look_up(value, self._key), f"{where}field {self._key_name!r}"))
@@ -190,9 +132,7 @@ class JsonDecoder:
         if self._time is not None:
             time = _look_up(value, self._time)
             if not isinstance(time, list):
-                raise _Unusable(
-                    "time", f"field {self._time_name!r} is {_kind(time)}; expected an array like the fields"
-                )
+                raise Unusable("time", f"field {self._time_name!r} is {_kind(time)}; expected an array like the fields")
             lengths[str(self._time_name)] = len(time)
             lead.append(time)
         key = None if self._key is None else _look_up(value, self._key)
@@ -200,7 +140,7 @@ class JsonDecoder:
             lengths[str(self._key_name)] = len(key)
         count = len(columns[0])
         if len(set(lengths.values())) != 1 or not count:
-            raise _Unusable(
+            raise Unusable(
                 "decode", f"columns of different or no length: {lengths}; expected one value a reading in each"
             )
         if self._key is not None:
@@ -212,10 +152,10 @@ class JsonDecoder:
     def _from_numbers(self, value: list[Any]) -> _Row:
         if self._lead:
             wanted = self._time_name if self._time is not None else self._key_name
-            raise _Unusable("field", f"the payload is bare numbers; expected an object with field {wanted!r}")
+            raise Unusable("field", f"the payload is bare numbers; expected an object with field {wanted!r}")
         if len(value) != len(self._fields):
             expected = ", ".join(self._names)
-            raise _Unusable("field", f"{len(value)} numbers; expected {len(self._fields)}: {expected}")
+            raise Unusable("field", f"{len(value)} numbers; expected {len(self._fields)}: {expected}")
         return tuple(_numbers(value, "item {}".format))
 
 
@@ -274,8 +214,8 @@ def _number(value: object, what: str) -> float:
         try:
             return float(value.replace("_", "no digit"))
         except ValueError:
-            raise _Unusable("field", f"{what} is {value!r:.60}; expected a number") from None
-    raise _Unusable("field", f"{what} is {_kind(value)}; expected a number")
+            raise Unusable("field", f"{what} is {value!r:.60}; expected a number") from None
+    raise Unusable("field", f"{what} is {_kind(value)}; expected a number")
 
 
 def _checked_key(value: object, what: str) -> str:
@@ -283,14 +223,14 @@ def _checked_key(value: object, what: str) -> str:
     named = f"{what} names the stream"
     refused = isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))
     if refused or not isinstance(value, str | int | float):
-        raise _Unusable("field", f"{named}; expected text, found {_kind(value)}")
+        raise Unusable("field", f"{named}; expected text, found {_kind(value)}")
     key = str(value)
     if not 0 < len(key) <= _LONGEST_KEY:
-        raise _Unusable("field", f"{named}; expected 1 to {_LONGEST_KEY} characters, found {len(key)}")
+        raise Unusable("field", f"{named}; expected 1 to {_LONGEST_KEY} characters, found {len(key)}")
     try:
         key.encode()
     except UnicodeEncodeError:
-        raise _Unusable("field", f"{named}; {key!r:.60} holds half a surrogate pair, which is no character") from None
+        raise Unusable("field", f"{named}; {key!r:.60} holds half a surrogate pair, which is no character") from None
     return key
 
 
@@ -305,7 +245,7 @@ def _kind(value: object) -> str:
 def _parse(payload: bytes) -> object:
     """Return what a payload holds."""
     if not payload.strip():
-        raise _Unusable("decode", "the payload is empty; expected JSON")
+        raise Unusable("decode", "the payload is empty; expected JSON")
     try:
         return msgspec.json.decode(payload)
     except (ValueError, RecursionError):
@@ -319,7 +259,7 @@ def _parse(payload: bytes) -> object:
         detail = f"{error.msg} at character {error.pos}"
     except RecursionError:
         detail = "it has too many arrays or objects inside one another"
-    raise _Unusable("decode", f"the payload is not JSON: {detail}")
+    raise Unusable("decode", f"the payload is not JSON: {detail}")
 
 
 def _whole(digits: str) -> float:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.decoders.json import JsonDecoder
-from processor.sections import Source
+from processor.source_sections import Source
 from processor.types import Decoded, Failure
 
 NOW = 1_795_341_600_000_000_000
@@ -29,7 +29,7 @@ def decoder(**keys: Any) -> JsonDecoder:  # noqa: ANN401 - the source's keys
 def run(subject: JsonDecoder, *payloads: bytes) -> Decoded:
     """Decode payloads that arrived a second apart from NOW on, and check what holds for any."""
     arrivals = NOW + np.arange(len(payloads), dtype=np.int64) * 10**9
-    decoded = subject.decode(payloads, arrivals)
+    decoded = subject.decode(payloads, arrivals, ["t"] * len(payloads))
     count = len(decoded.origin)
     assert decoded.values.shape == (count, len(subject._names))
     assert decoded.values.dtype == np.float64
@@ -261,7 +261,7 @@ def test_max_ahead(ahead: object, kept: list[int]) -> None:
     for position, reason, detail in decoded.failures:
         assert reason == "time"
         assert f"field 'ts' is {[0, 10, 999999998][position]} s in the future; max_ahead allows" in detail
-    assert subject.decode([b'{"ts": 9223372036854775807, "a": 1, "b": 2}'], np.array([2**63 - 1])).failures == []
+    assert subject.decode([b'{"ts": 9223372036854775807, "a": 1, "b": 2}'], np.array([2**63 - 1]), ["t"]).failures == []
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "a{b}", "ä€\U0001f600", "a b"])
@@ -338,7 +338,7 @@ def test_a_batch_is_its_payloads_one_by_one(batch: list[bytes], which: int) -> N
     together = run(subject, *batch)
     readings, failures = [], []
     for index, payload in enumerate(batch):
-        alone = subject.decode([payload], np.array([NOW + index * 10**9]))
+        alone = subject.decode([payload], np.array([NOW + index * 10**9]), ["t"])
         keys = alone.keys or [""] * len(alone.times)
         readings += [(index, *row) for row in zip(alone.times.tolist(), keys, alone.values.tolist(), strict=True)]
         failures += [(index, *failed[1:]) for failed in alone.failures]

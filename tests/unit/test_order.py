@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from processor import topics
 from processor.intake import filters, identifier
-from processor.sections import Source
+from processor.source_sections import Source
 from processor.types import NS, Message
 from tests.unit.test_intake import variable_integer
 from tests.unit.test_pipeline import FULL, START, Line, ScriptedSource
