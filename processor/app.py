@@ -155,6 +155,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
         clock=clock,
         source_names=[source.name for source in settings.sources],
+        fields=list(dict.fromkeys(field for source in settings.sources for field in source.fields)),
         publish_inference=settings.publish_inference,
         publish_every=settings.metrics.publish_every / NS,
         extra=lambda: {
