@@ -14,9 +14,6 @@ import msgspec
 from processor.conditions.memory import HEAD, Row
 from processor.types import NS
 
-_MOST: Final = 10_000
-"""Keys remembered: the least recently heard is forgotten, and its open group closed."""
-
 _Part = tuple[int, tuple[float, ...]]  # time in ns, values
 
 
@@ -59,17 +56,19 @@ _decode: Final = msgspec.msgpack.Decoder(_Kept).decode
 class Groups:
     """The groups of one source. Used by one thread."""
 
-    def __init__(self, sensors: Sequence[str], within: int, *, fill: bool) -> None:
+    def __init__(self, sensors: Sequence[str], within: int, *, fill: bool, most: int) -> None:
         """Begin with none.
 
         Args:
             sensors: their names.
             within: ns that a message's time may be away from that of its group's first.
             fill: whether what did not come is what came last.
+            most: keys remembered: the least recently heard is forgotten, and its open group closed.
         """
         self._names = sensors
         self._within = within
         self._fill = fill
+        self._most = most
         self._known: dict[str, _Sensors] = {}  # the least recently heard key first
         self._changed: dict[str, None] = {}  # keys, those heard last at the end
         self._heard = 0  # rows so far: their numbers tell which key was heard last
@@ -80,7 +79,7 @@ class Groups:
         known = self._known.pop(key, None)
         if known is None:
             known = _Sensors([None] * len(self._names))
-            if len(self._known) >= _MOST:
+            if len(self._known) >= self._most:
                 closed = self._forget()
         elif known.came and (sensor in known.came or abs(part[0] - known.first) > self._within):
             closed = self._close(key, known)

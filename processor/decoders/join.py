@@ -18,6 +18,8 @@ from processor.decoders.values import is_missing, look_up, numbers, pointer
 from processor.source_sections import JoinKeys, Source
 from processor.types import Decoded, Failure, Times
 
+_KEYS: Final = 10_000
+"""Keys whose sensors are remembered: as many as there are streams unless told otherwise."""
 _ROUTES: Final = 100_000
 """Topics remembered; with more, all are forgotten and found again."""
 _LONGEST_ROUTE: Final = 1024
@@ -32,7 +34,7 @@ class JoinDecoder:
         self._source = source
         self._join = join
         self._sensors = [_Sensor(codec, source, name) for name in join.topics]
-        self._groups = Groups(list(join.topics), join.within, fill=join.fill == "last")
+        self._groups = Groups(list(join.topics), join.within, fill=join.fill == "last", most=_KEYS)
         order = [field for sensor in self._sensors for field in sensor.fields]
         self._columns = [order.index(field) for field in source.fields]
         self._routes: dict[str, tuple[int, str]] = {}
