@@ -51,7 +51,7 @@ def look_up(value: object, steps: Pointer) -> object:
             if found is ABSENT and _WHOLE.fullmatch(step):  # not every format's keys are texts
                 found = value.get(int(step), ABSENT)
             value = found
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        elif isinstance(value, list) and _WHOLE.fullmatch(step) and 0 <= int(step) < len(value):
             value = value[int(step)]
         else:
             return ABSENT
