@@ -116,9 +116,9 @@ BOMBS = {
 def test_what_is_not_messagepack(name: str, keys: dict[str, Any]) -> None:
     """Is refused in a sentence, in no time."""
     payload, sentence = BOMBS[name]
-    began = time.perf_counter()
+    began = time.process_time()
     (failed,) = run(subject(**keys), payload).failures
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert failed.reason == "decode"
     assert sentence in failed.detail
 
@@ -142,7 +142,7 @@ mutated = st.builds(
     st.lists(st.binary(max_size=30) | mutated, max_size=6),
     st.sampled_from([{}, {"time": "ts", "missing": 0}, {"stream": "{field:ts}"}, {"base": {"time": "t", "rate": "r"}}]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_anything_may_arrive(payloads: list[bytes], keys: dict[str, Any]) -> None:
     """Readings or a reason, never an exception."""
     assert complete(run(subject(**keys), *payloads), len(payloads))
