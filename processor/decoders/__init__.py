@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from processor.decoders.binary import BinaryDecoder
+from processor.decoders.csv import CsvDecoder
 from processor.decoders.json import JsonDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
 
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "json": JsonDecoder,
+    "csv": CsvDecoder,
+    "binary": BinaryDecoder,
 }
 
 
