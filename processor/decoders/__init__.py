@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from processor.decoders.binary import BinaryDecoder
 from processor.decoders.csv import CsvDecoder
-from processor.decoders.json import JsonDecoder
+from processor.decoders.json import JSON
+from processor.decoders.tree import TreeDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
 
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
-    "json": JsonDecoder,
+    "json": partial(TreeDecoder, JSON),
     "csv": CsvDecoder,
     "binary": BinaryDecoder,
 }

@@ -19,13 +19,11 @@ import msgspec
 import numpy as np
 
 from processor.decoders.checks import Checks, Unusable
-from processor.decoders.json import key_field
 from processor.decoders.times import column_to_nanoseconds
+from processor.decoders.values import LONGEST_KEY, checked_key, key_field
 from processor.source_sections import Source
 from processor.types import Decoded, Failure, Flags, Floats, Ints, Times
 
-_LONGEST_KEY: Final = 65_535
-"""Characters of a stream's key: as many as a topic may have."""
 _BOOLEANS: Final = {"true": 1.0, "false": 0.0}
 
 _NUMBERS: Final = msgspec.json.Decoder(list[int | float])
@@ -277,13 +275,15 @@ class CsvDecoder:
         """Return the streams' keys."""
         keys = [cell.strip() for cell in column]
         lengths = list(map(len, keys))
-        if min(lengths, default=1) < 1 or max(lengths, default=1) > _LONGEST_KEY:
-            for row, length in enumerate(lengths):
+        if min(lengths, default=1) < 1 or max(lengths, default=1) > LONGEST_KEY:
+            for row, key in enumerate(keys):
                 index = int(origin[row])
-                if not 0 < length <= _LONGEST_KEY and index not in bad:
-                    expected = f"expected 1 to {_LONGEST_KEY} characters, found {length}"
-                    detail = f"{where(row)}field {self._key!r} names the stream; {expected}"
-                    bad[index] = Failure(index, "field", detail)
+                if 0 < len(key) <= LONGEST_KEY or index in bad:
+                    continue
+                try:
+                    checked_key(key, f"{where(row)}field {self._key!r}")
+                except Unusable as unusable:
+                    bad[index] = Failure(index, unusable.reason, unusable.detail)
         return keys
 
 
