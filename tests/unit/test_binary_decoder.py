@@ -22,6 +22,7 @@ from processor.errors import ConfigurationError
 from processor.settings import build
 from processor.source_sections import Source
 from processor.types import Decoded, Failure
+from tests.formats import example
 
 NOW = 1_795_341_600_000_000_000
 """2026-11-22T10:00:00Z."""
@@ -129,6 +130,17 @@ def test_a_rate_spreads_times_back_from_the_arrival(rate: float) -> None:
         exact = [Fraction(10**9 * back) / Fraction(repr(rate)) for back in reversed(range(count))]
         expected += [arrival - int(each + Fraction(1, 2)) for each in exact]
     assert decoded.times.tolist() == expected
+
+
+def test_the_example_of_the_page() -> None:
+    """As it stands there: 800 readings behind a header."""
+    source, _ = example("Binary")
+    payload = b"head" + np.arange(2400).astype("<i2").tobytes()
+    decoded = decoder_of(source).decode([payload, payload[:-1]], np.array([NOW, NOW]), ["press/1/vibration"] * 2)
+    assert decoded.values.tolist() == np.arange(2400).reshape(800, 3).tolist()
+    assert decoded.times.tolist() == [NOW - 125_000 * back for back in reversed(range(800))]
+    detail = "the payload has 4803 bytes; expected a multiple of 6 after a header of 4: a reading is 3 of <i2"
+    assert decoded.failures == [(1, "decode", detail)]
 
 
 def test_a_rate_that_would_reach_back_for_centuries() -> None:

@@ -20,6 +20,7 @@ from processor.errors import ConfigurationError
 from processor.settings import build
 from processor.source_sections import Source
 from processor.types import Decoded, Failure
+from tests.formats import example
 
 NOW = 1_795_341_600_000_000_000
 """2026-11-22T10:00:00Z."""
@@ -116,6 +117,15 @@ def test_what_a_spreadsheet_writes() -> None:
     assert run(decoder(**keys), b'\xef\xbb\xbfa;"b (in\nbar)"\r\n0.5;7\r\n').values.tolist() == [[0.5, 7]]
     found = failure(decoder(**keys), b'a;"b (in\nbar)"\r\n0.5;7,5\r\n', b'a;"b (in\nbar)"\r\n0.5;7\r\n')
     assert found.detail == "line 3: field 'b (in\\nbar)' is '7,5'; expected a number with a decimal point"
+
+
+def test_the_example_of_the_page() -> None:
+    """As it stands there."""
+    source, payload = example("CSV")
+    decoded = decoder_of(source).decode([payload], np.array([NOW]), ["plant/1/pumps"])
+    assert decoded.keys == ["north", "south, 2"]
+    assert decoded.values.tolist() == [[2.4, 1480], [2.5, 1475]]
+    assert decoded.times.tolist() == [NOW + 500_000_000, NOW + 1_500_000_000]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " ", "§"])
