@@ -117,13 +117,11 @@ class Computation:
 
     def _look_back(self, selection: Selection) -> LookBack:
         history, follow = needed(selection.document, self.windows.shape.step)
-        follow = follow or bool(self._intake.memory.holdings)  # streams are then known after a restart, and only those
         return self.windows.looking_back(history, follow=follow)
 
     def resize(self, size: int, model: Model) -> None:
         """Have windows of another size, empty, and the model that judges them. Between two batches."""
         self.windows.begin_anew(size)
-        self._intake.memory.begin_anew()
         self.model = model
         context = self.selection.context
         if context is not None:
@@ -145,7 +143,6 @@ class Computation:
             parts.append(part if count <= most else _without_past(part))
         if self.selection.context is not None:
             self.selection.context.forget(self.windows.gone)
-        self._intake.memory.forget(self.windows.retired)
         self.windows.release()
         outcome = parts[0] if len(parts) == 1 else _together(taken, parts)
         return replace(outcome, remembered=[*self._intake.memory.changes(), *self.selection.memories.changes()])
@@ -296,7 +293,8 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
     """Return a batch's parts as one."""
     pasts = [part.past for part in parts if part.past is not None]
     verdicts = [part.judgement.verdicts for part in parts]
-    scores = zip(*(part.judgement.scores for part in parts), strict=True)
+    scores = _by_rule([part.judgement.scores for part in parts])
+    reached = _by_rule([part.judgement.reached for part in parts])
     return Outcome(
         taken,
         Past(*_columns(pasts, "streams", "counts", "times", "values")) if pasts else None,
@@ -304,13 +302,19 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
         _join([part.predictions for part in parts]),
         Judgement(
             Verdicts(*_columns(verdicts, "rule", "reason", "score", "probability")),
-            [None if of_rule[0] is None else np.concatenate(of_rule) for of_rule in scores],
+            scores,
+            reached,
         ),
         [sample for part in parts for sample in part.samples],
         [sample for part in parts for sample in part.outgoing],
         [letter for part in parts for letter in part.dead_letters],
         {slot: name for part in parts for slot, name in part.names.items()},
     )
+
+
+def _by_rule(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return what each rule says of the windows of all parts; None where it says nothing."""
+    return [None if of_rule[0] is None else np.concatenate(of_rule) for of_rule in zip(*parts, strict=True)]
 
 
 def _columns(parts: Sequence[object], *names: str) -> list[Any]:

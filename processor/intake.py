@@ -91,7 +91,6 @@ class _Part(NamedTuple):
     times: Times
     values: Floats
     streams: list[_Route | StreamName]
-    absent: Flags | None
 
 
 class Intake:
@@ -126,7 +125,7 @@ class Intake:
         self._sources = sources
         self._decoders = decoders
         self._windows = windows
-        self.memory = SourceMemory(sources, decoders, windows)
+        self.memory = SourceMemory(sources, decoders, windows.max_streams)
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
         self._filters = filters(sources)
@@ -165,8 +164,6 @@ class Intake:
         parts = [self._decode(source, pile, messages, unused) for source, pile in enumerate(piles) if pile.positions]
         if parts:
             self._join(parts, taken)
-            if self.memory.holdings:
-                self._hold(parts, taken, messages, unused)
         taken.dead_letters = [letter for _, letter in sorted(unused)]
         return taken
 
@@ -203,14 +200,16 @@ class Intake:
                 for index, key in zip(decoded.origin.tolist(), decoded.keys, strict=True)
             ]
         origin = np.array(pile.positions, np.int64)[decoded.origin]
-        return _Part(source, origin, decoded.times, decoded.values, streams, decoded.absent)
+        part = _Part(source, origin, decoded.times, decoded.values, streams)
+        return self._hold(part, decoded.absent, messages, unused) if source in self.memory.holdings else part
 
     def _join(self, parts: Sequence[_Part], taken: Taken) -> None:
         """Put the parts' readings together, in arrival order."""
-        _, origin, times, values, streams, _ = parts[0]
+        _, origin, times, values, streams = parts[0]
         if len(parts) > 1:
-            order = _order(parts)
-            origin = np.concatenate([part.origin for part in parts])[order]
+            origin = np.concatenate([part.origin for part in parts])
+            order = np.argsort(origin, kind="stable")
+            origin = origin[order]
             times = np.concatenate([part.times for part in parts])[order]
             values = np.concatenate([part.values for part in parts])[order]
             together = [stream for part in parts for stream in part.streams]
@@ -219,36 +218,22 @@ class Intake:
         taken.origin = origin
 
     def _hold(
-        self, parts: Sequence[_Part], taken: Taken, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
-    ) -> None:
+        self, part: _Part, absent: Flags | None, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
+    ) -> _Part:
         """Fill in what readings lack from what their streams had last; those that still lack something go."""
-        readings = taken.readings
-        place = np.empty(len(readings.slots), np.int64)  # of each reading of the parts, one after another, in the batch
-        place[_order(parts)] = np.arange(len(place))
-        good = np.ones(len(place), np.bool_)
-        start = 0
-        for part in parts:
-            rows = place[start : start + len(part.origin)]
-            start += len(part.origin)
-            holding = self.memory.holdings.get(part.source)
-            if holding is None:
-                continue
-            values = readings.values[rows]
-            missing = holding.fill(readings.slots[rows], values, part.absent, self._key)
-            readings.values[rows] = values
-            for row in np.flatnonzero(missing.any(axis=1)).tolist():
-                good[rows[row]] = False
-                position = int(part.origin[row])
-                unused.append((position, dead_letter(messages[position], "field", holding.lacking(missing[row]))))
-        if not good.all():
-            taken.readings = Readings(readings.slots[good], readings.times[good], readings.values[good])
-            taken.origin = taken.origin[good]
-
-    def _key(self, slot: int) -> str:
-        name = self._windows.names[slot]
-        if name is None:
-            raise ValueError(f"slot {slot} has no stream")
-        return name.key
+        holding = self.memory.holdings[part.source]
+        names = [stream if isinstance(stream, StreamName) else stream.name for stream in part.streams]
+        missing = holding.fill([name.key for name in names if name is not None], part.values, absent)
+        good: Flags = np.logical_not(missing.any(axis=1))
+        if good.all():
+            return part
+        for row in np.flatnonzero(~good).tolist():
+            position = int(part.origin[row])
+            unused.append((position, dead_letter(messages[position], "field", holding.lacking(missing[row]))))
+        streams = [stream for stream, usable in zip(part.streams, good.tolist(), strict=True) if usable]
+        return part._replace(
+            origin=part.origin[good], times=part.times[good], values=part.values[good], streams=streams
+        )
 
     def _slots(self, streams: list[_Route | StreamName]) -> Ints:
         """Open the readings' streams, in arrival order: which stream is forgotten for another depends on it."""
@@ -327,11 +312,6 @@ def counting_copy(held: Iterable[str], topic: str) -> int:
     """Return the subscription whose copy of a message counts where several filters match its topic; else 0."""
     matching = [text for text in held if topics.matches(text, topic)]
     return identifier(matching[0]) if len(matching) > 1 else 0
-
-
-def _order(parts: Sequence[_Part]) -> Ints:
-    """Return (M,) the order in which the parts' readings, one part after another, arrived."""
-    return np.argsort(np.concatenate([part.origin for part in parts]), kind="stable")
 
 
 def _render(source: Source, topic: str) -> list[str]:

@@ -48,7 +48,7 @@ class BaseKeys(Section):
 class CsvKeys(Section):
     """How readings are written in lines."""
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = Field(default=",", description="between cells")
     header: bool = Field(default=False, description="whether each payload begins with a line of column names")
     columns: list[Text] = Field(default=[], description="the columns' names in order, without a header; absent: fields")
 
@@ -78,9 +78,9 @@ class OpcuaKeys(Section):
 class ImageKeys(Section):
     """What images are made to look like, as the model wants them."""
 
-    height: Pixels = 224
-    width: Pixels = 224
-    color: Literal["rgb", "grey"] = "rgb"
+    height: Pixels = Field(default=224, description="pixels")
+    width: Pixels = Field(default=224, description="pixels")
+    color: Literal["rgb", "grey"] = Field(default="rgb", description="three channels, or one")
 
     @property
     def channels(self) -> int:
@@ -111,14 +111,16 @@ class Source(Section):
     topics: list[Text] = Field(default=[], description="MQTT topic filters")
     input: Name | None = Field(default=None, description="of our IoT Edge module, such as input1")
     # At QoS 2 a message is released before its effect is on disk. What is published so arrives here at QoS 1.
-    qos: Literal[0, 1] = 1
-    format: Format = "json"
+    qos: Literal[0, 1] = Field(default=1, description="at 0 what comes while we are away is lost")
+    format: Format = Field(default="json", description="of the payloads")
     stream: str = Field(
         default="{topic}", description="{topic}, {topic[1]}, {field:device}, {source} and text between them"
     )
     fields: list[Text] = Field(default=[], description="names, or JSON pointers like /sensor/accel/0")
     time: Text | None = Field(default=None, description="field that holds the time; absent: the arrival time")
-    time_unit: Literal["auto", "s", "ms", "us", "ns", "iso8601"] = "auto"
+    time_unit: Literal["auto", "s", "ms", "us", "ns", "iso8601"] = Field(
+        default="auto", description="of that field; auto: by its size, or ISO 8601"
+    )
     max_ahead: Duration = Field(
         default=86400 * NS, description="a reading further than this in the future is a dead letter"
     )
@@ -126,10 +128,10 @@ class Source(Section):
         default="reject", description="a field that is absent or null: reject, hold its last value, or this number"
     )
     base: BaseKeys | None = Field(default=None, description="many readings in one object, with one time")
-    csv: CsvKeys = CsvKeys()
-    binary: BinaryKeys = BinaryKeys()
-    opcua: OpcuaKeys = OpcuaKeys()
-    image: ImageKeys = ImageKeys()
+    csv: CsvKeys = Field(default=CsvKeys(), description="how readings are written in lines, for format csv")
+    binary: BinaryKeys = Field(default=BinaryKeys(), description="how numbers lie, for format binary")
+    opcua: OpcuaKeys = Field(default=OpcuaKeys(), description="which nodes are read, for format opcua")
+    image: ImageKeys = Field(default=ImageKeys(), description="what images are made to look like, for format image")
     join: JoinKeys | None = Field(default=None, description="one reading from several sensors")
 
     @property
