@@ -26,8 +26,8 @@ from processor.discover.proposals import Proposal, propose
 from processor.discover.table import table_of
 from processor.discover.writing import Session, configuration
 from processor.errors import ConfigurationError, Problem
+from processor.logs import one_line
 from processor.mqtt.client import Tls
-from processor.printing import one_line
 from processor.remote import NoAnswer
 from processor.sections import Broker
 from processor.topics import validate_filter

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 from processor.discover.choice import Choice
 from processor.discover.pace import window_for
 from processor.discover.proposals import Proposal
-from processor.printing import as_flow, one_line, size
+from processor.logs import one_line
+from processor.printing import as_flow, size
 
 _WIDTH: Final = 118
 _EXAMPLE: Final = 300
