@@ -100,7 +100,7 @@ def _kind_of(level: str) -> str:
     return "#" if _SPELT.fullmatch(level) else _COUNTED.sub("#", level)
 
 
-def cover(members: Sequence[Sequence[str]], foreign: Iterable[Sequence[str]]) -> list[str]:
+def cover(members: Sequence[Sequence[str]], foreign: Sequence[Sequence[str]]) -> list[str]:
     """Return topic filters that match `members`, all of as many levels, and nothing of `foreign`.
 
     As few as come of fixing one level after another; in the end each topic has a filter of its own. At least one level
@@ -112,9 +112,10 @@ def cover(members: Sequence[Sequence[str]], foreign: Iterable[Sequence[str]]) ->
     hidden = pattern[0] == "+" and any(levels[0].startswith("$") for levels in members)  # a wildcard matches no $
     if not hit and not hidden and len(free) < len(pattern):
         return ["/".join(pattern)]
-    free = [0] if hidden else free
-    parts = min((_split(members, position, hit) for position in free), key=lambda split: (split.left, len(split.parts)))
-    return [text for part in parts.parts for text in cover(part, hit)]
+    if hidden:
+        free, hit = [0], list(foreign)
+    best = min((_split(members, position, hit) for position in free), key=lambda split: (split.left, len(split.parts)))
+    return [text for part in best.parts for text in cover(part, hit)]
 
 
 class _Split(NamedTuple):
