@@ -13,6 +13,9 @@ def discover(
     *,
     topic: Annotated[str, typer.Option(metavar="F", help="Topic filter to listen to.")] = "#",
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to listen; Ctrl-C ends it earlier.")] = 20.0,
+    model: Annotated[
+        Path | None, typer.Option(metavar="M.onnx", help="The model to feed: fields and windows are matched to it.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="The configuration; left out: to stdout.")
     ] = None,
@@ -41,5 +44,5 @@ def discover(
         keys["tls"] = {key: str(path.resolve()) for key, path in tls.items() if path is not None}
     if protocol != "5":
         keys["protocol"] = protocol
-    options = Options(keys, topic, seconds, output, timeout)
+    options = Options(keys, topic, seconds, model, output, timeout)
     raise typer.Exit(run(options))

@@ -41,6 +41,7 @@ class Draft:
         notes: what to look at, sentences.
         guess: what is not certain, as a clause.
         problem: why there is none, as a clause.
+        made_up: whether the channels' names are not the payload's.
     """
 
     keys: dict[str, Any] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Draft:
     notes: list[str] = field(default_factory=list)
     guess: str = ""
     problem: str = ""
+    made_up: bool = False
 
 
 def draft(given: Given) -> Draft:
@@ -86,15 +88,18 @@ def _of_lines(made: Draft, given: Given) -> None:
     made.keys["csv"] = csv | ({"header": True} if header else {"columns": _texts(names)})
     _of_objects(made, given)
     if not header:
+        made.made_up = True
         made.notes.append("There is no header: c0, c1 … are made up.")
 
 
 def _of_numbers(made: Draft, given: Given) -> None:
     _add_fields(made, list(given.looks[0].records[0]))
+    made.made_up = True
     made.notes.append("The payload does not say what its numbers are called: c0, c1 … are made up.")
 
 
 def _of_number(made: Draft, given: Given) -> None:
+    made.made_up = True
     if given.signature.format == "number":
         made.channels = ("value",)
     else:
@@ -116,6 +121,7 @@ def _of_base(made: Draft, given: Given) -> None:
         rate = float(f"{1 / pace.interval:.2g}")
         made.guess = f"{rate:g} readings in a second is how fast they came; no field tells it"
     _add_fields(made, _texts(called))
+    made.made_up = made.channels[:1] == ("c0",)
     _add_stream(made, fields)
     made.keys["base"] = {"time": fields.time.name, "rate": rate, "values": values}
     made.keys["time_unit"] = fields.time.unit

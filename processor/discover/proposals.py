@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -57,6 +57,8 @@ class Proposal:
         notes: what to look at, sentences.
         guess: what is not certain about the source, as a clause; empty where it decodes what came.
         tried: with the decoder.
+        made_up: whether the channels' names are not the payload's.
+        kept: messages to try with.
     """
 
     family: Family
@@ -72,6 +74,8 @@ class Proposal:
     notes: list[str] = field(default_factory=list)
     guess: str = ""
     tried: Tried | None = None
+    made_up: bool = False
+    kept: Sequence[Message] = ()
 
 
 def propose(families: Iterable[Family], topics: Mapping[str, Topic]) -> list[Proposal]:
@@ -111,6 +115,8 @@ def _propose(family: Family, topics: Sequence[Topic]) -> Proposal:
         problem=made.problem,
         notes=made.notes,
         guess=made.guess,
+        made_up=made.made_up,
+        kept=messages,
     )
     if not made.problem:
         proposal.source = {
@@ -119,7 +125,7 @@ def _propose(family: Family, topics: Sequence[Topic]) -> Proposal:
             "format": signature.format,
             **made.keys,
         }
-        _try(proposal, proposal.source, messages)
+        _try(proposal, proposal.source)
     return proposal
 
 
@@ -145,8 +151,19 @@ def _keys_per_topic(seen: Iterable[Seen], key: str) -> float:
     return sum(map(len, keys.values())) / len(keys)
 
 
-def _try(proposal: Proposal, keys: Mapping[str, Any], messages: Sequence[Message]) -> None:
+def with_fields(one: Proposal, names: Sequence[str]) -> Proposal:
+    """Return a proposal with other fields, tried anew."""
+    if one.source is None or one.channels == tuple(names):
+        return one
+    changed = replace(one, source={**one.source, "fields": list(names)}, channels=tuple(names))
+    if changed.source is not None:
+        _try(changed, changed.source)
+    return changed
+
+
+def _try(proposal: Proposal, keys: Mapping[str, Any]) -> None:
     """Decode what was kept, as `mlade run` would."""
+    messages = proposal.kept
     source = Source.model_validate(keys)
     arrivals = np.array([message.arrival for message in messages], np.int64)
     topics = [message.topic for message in messages]

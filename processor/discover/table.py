@@ -8,8 +8,8 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
+from processor.discover.examples import payload_text, printable
 from processor.discover.proposals import Proposal
-from processor.discover.writing import payload_text, printable
 from processor.printing import size
 
 _MOST: Final = 40

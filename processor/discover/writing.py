@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from processor.discover.choice import Choice
+from processor.discover.examples import example, printable
 from processor.discover.pace import window_for
 from processor.discover.proposals import Proposal
-from processor.logs import one_line
+from processor.discover.wishes import layout_key
+from processor.model.onnx_model import OnnxModel
 from processor.printing import as_flow, size
 
 _WIDTH: Final = 118
-_EXAMPLE: Final = 300
-"""Characters of an example."""
-_UNPRINTABLE: Final = re.compile("[^\t\x20-\x7e\xa0-\ud7ff\ue000-\ufffd]")
-
-FILTER: Final = """\
-filter:                               # what to keep; better ones: docs/choose-a-filter.md
-  rules:
-    - name: audit                     # one window in a hundred, whatever it is: a fair view of everything
-      sample: 0.01
-    - name: unsure                    # and one in twenty, of those the model is least sure of
-      measure: margin
-      keep: {share: 0.05, of: lowest}
-      dedup: {distance: auto}         # nearly the same ones only once
-      priority: 10
-"""
 
 
 class Session(NamedTuple):
@@ -40,6 +26,10 @@ class Session(NamedTuple):
     seconds: float
     messages: int
     topics: int
+    model_path: str | None
+    """As in `model.path`; None where no model was given."""
+    model: OnnxModel | None
+    """Where it fits what is active."""
 
 
 def configuration(choice: Choice, session: Session) -> str:
@@ -52,6 +42,8 @@ def _lines(choice: Choice, session: Session) -> Iterator[str]:
         f"Written by mlade discover at {session.when}, from {session.messages:,} messages on {session.topics:,} topics "
         f"in {session.seconds:.0f} s. CHECK marks what it could not know."
     )
+    if choice.complaint:
+        yield from _comment(f"CHECK: {choice.complaint}")
     yield ""
     yield "id: line-1                            # CHECK: its name in topics, client id and events"
     yield ""
@@ -70,12 +62,13 @@ def _lines(choice: Choice, session: Session) -> Iterator[str]:
         for one, reason in unread:
             yield from _comment(f"{', '.join(one.family.filters)}: {reason}. {example(one)}", "  ")
     yield ""
-    yield from _model(choice)
+    yield from _model(choice, session)
     yield ""
-    yield FILTER
+    yield from _filter(session.model)
+    yield ""
     yield "bridges:"
     yield "  - {type: files, path: ./accepted}   # a CloudEvent a line, a folder a day"
-    yield "  - {type: mqtt}                      # and on mlade/line-1/accepted/<rule>"
+    yield "  - {type: mqtt}                      # and on mlade/<id>/accepted/<rule>"
 
 
 def _source(one: Proposal, indent: str, inactive: str = "") -> Iterator[str]:
@@ -124,46 +117,59 @@ def _tried(one: Proposal) -> str:
     return f"{tried.decoded} of {tried.messages} messages decode: {tried.readings:,} readings of {streams}."
 
 
-def example(one: Proposal) -> str:
-    """Return a message in one line: its topic, and its payload as text or in hexadecimal digits."""
-    return printable(f"{one.example.topic}: {payload_text(one.example.payload)}")
-
-
-def payload_text(payload: bytes) -> str:
-    """Return a payload in one line, shortened."""
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError:
-        text = ""
-    if not text or _UNPRINTABLE.search(text.replace("\n", " ").replace("\r", " ")):
-        digits = payload[:32].hex(" ")
-        return f"hex {digits}" + (" …" if len(payload) > 32 else "")  # noqa: PLR2004 - as many as are shown
-    text = one_line(text.strip().replace("\r\n", "\n").replace("\n", " ⏎ "))
-    return text if len(text) <= _EXAMPLE else text[:_EXAMPLE] + " …"
-
-
-def printable(text: str) -> str:
-    """Return text that may stand in a YAML comment, whatever it holds."""
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found.group()):04x}", one_line(text))
-
-
-def _model(choice: Choice) -> Iterator[str]:
+def _model(choice: Choice, session: Session) -> Iterator[str]:
     yield "model:"
-    channels = choice.active[0].channels if choice.active else ()
-    window = window_for(choice.active[0].pace, None) if choice.active else None
-    yield "  path: model.onnx                    # CHECK: yours"
-    if window is None:
+    if session.model_path is None:
+        yield "  path: model.onnx                    # CHECK: yours"
+    else:
+        yield f"  path: {as_flow(session.model_path)}"
+    if not choice.active:
         return
-    shape = f"[N, {len(channels)}, {window.size}]"
-    yield from _comment(
-        f"It has to take {len(channels)} channels ({', '.join(channels)}) in windows of {window.size} readings: "
-        f"{shape}, or another size in the next line.",
-        "  ",
-    )
+    first, wish = choice.active[0], choice.wish
+    if first.family.signature.format == "image":
+        return
+    window = window_for(first.pace, None if wish is None else wish.size)
     keys: dict[str, object] = {"size": window.size, "step": window.step}
     if window.max_gap is not None:
         keys["max_gap"] = window.max_gap
-    yield f"  window: {as_flow(keys)}   # {window.why}"
+    if session.model is not None:
+        yield from _comment(f"It takes {session.model.input}, and gives {_given(session.model)}.", "  ")
+    elif wish is None:
+        count, size_ = len(first.channels), window.size
+        shape = f"[N, {count}, {size_}] or [N, {size_}, {count}]"
+        told = f"It has to take {shape}: {_channels(first)} in windows of {size_} readings, or another number of them."
+        yield from _comment(told, "  ")
+    yield from _comment(f"Windows: {window.why}.", "  ")
+    yield f"  window: {as_flow(keys)}"
+    layout = None if wish is None else layout_key(wish)
+    if layout is not None:
+        yield f"  input: {{layout: {layout}}}"
+
+
+def _channels(one: Proposal) -> str:
+    return "1 channel" if len(one.channels) == 1 else f"{len(one.channels)} channels ({', '.join(one.channels)})"
+
+
+def _given(model: OnnxModel) -> str:
+    return f"{model.kind} of {', '.join(model.labels)}" if model.labels else f"a {model.kind}"
+
+
+def _filter(model: OnnxModel | None) -> Iterator[str]:
+    """Yield the recommended filter, with the measure that the model's output allows."""
+    yield "filter:                               # what to keep; docs/choose-a-filter.md finds better ones"
+    yield "  rules:"
+    yield "    - name: audit                     # one window in a hundred, whatever it is: a fair view of everything"
+    yield "      sample: 0.01"
+    if model is not None and model.kind == "value":
+        yield "    - name: highest                   # and one in twenty, of those with the highest values"
+        yield "      measure: value"
+        yield "      keep: {share: 0.05, of: highest}"
+    else:
+        yield "    - name: unsure                    # and one in twenty, of those the model is least sure of"
+        yield "      measure: margin"
+        yield "      keep: {share: 0.05, of: lowest}"
+    yield "      dedup: {distance: auto}         # nearly the same ones only once"
+    yield "      priority: 10"
 
 
 def _comment(text: str, indent: str = "") -> Iterator[str]:
