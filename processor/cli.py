@@ -22,6 +22,7 @@ import typer
 
 from processor import __version__
 from processor.commands import recordings
+from processor.commands.dashboard import dashboard
 from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
 from processor.errors import ConfigurationError, MladeError, ModelError
 
@@ -129,6 +130,7 @@ def status(
 app.command()(recordings.record)
 app.command()(recordings.replay)
 app.command()(recordings.suggest)
+app.command()(dashboard)
 
 
 @filters.command("get")

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from processor import document
 from processor.errors import ConfigurationError
-from processor.remote import Bridge, FilterState, Metrics, Status
+from processor.remote import Status
+from processor.told import Bridge, FilterState, Metrics
 from processor.units import size_text
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
