@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -34,7 +35,7 @@ from processor.health import HealthServer
 from processor.intake import filters, identifier
 from processor.journal import Journal
 from processor.live_commands import Commands
-from processor.memories import Memories
+from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
@@ -109,12 +110,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
     )
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
+    remembered = store.remembered()
     computation, make_selection = build_computation(
         sized,
         model,
         control.active,
         windows=windows,
-        memories=Memories.kept(store.meta("memories"), store.remembered()),
+        memories=Memories.kept(store.meta("memories"), remembered),
+        of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
@@ -156,9 +159,10 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         publish_inference=settings.publish_inference,
         publish_every=settings.metrics.publish_every / NS,
         extra=lambda: {
-            "broker_connected": float(connection.online),
+            "broker_connected": math.nan if broker is None else float(connection.online),
             "broker_connects": float(connection.connects),
             "received_bytes": float(connection.bytes_read),
+            "outbox_max_bytes": float(outbox.max_bytes),
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )

@@ -40,7 +40,7 @@ class Outcome:
         outgoing: those and the windows that are sent beside them, in order.
         dead_letters: messages that could not be used, and those whose window the model failed on.
         names: the streams of the windows, by slot.
-        remembered: what the filter's conditions remember, where it changed.
+        remembered: what sources and the filter's conditions remember, where it changed.
     """
 
     taken: Taken
@@ -145,7 +145,7 @@ class Computation:
             self.selection.context.forget(self.windows.gone)
         self.windows.release()
         outcome = parts[0] if len(parts) == 1 else _together(taken, parts)
-        return replace(outcome, remembered=self.selection.memories.changes())
+        return replace(outcome, remembered=[*self._intake.memory.changes(), *self.selection.memories.changes()])
 
     @property
     def _most_windows(self) -> int:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from processor.clock import SystemClock
 from processor.errors import BrokerError, ConfigurationError, MladeError, Problem
@@ -98,7 +99,7 @@ class Processor:
             for message in early or self._read(min(_LONGEST_READ, remaining)):
                 deadline = min(deadline, self._clock.monotonic() + settle)
                 settle = math.inf
-                yield message._replace(topic=message.topic.removeprefix(f"{self.root}/"))
+                yield replace(message, topic=message.topic.removeprefix(f"{self.root}/"))
             for topic, reason in self._connection.refused.items():
                 raise NoAnswer(f"The broker does not let us subscribe to {topic}: {reason}; check its access list.")
 

@@ -15,12 +15,14 @@ import numpy as np
 
 from processor import __version__
 from processor.admission import LOSSES
+from processor.allowance import Allowance
 from processor.cloud import CloudLink, Notice
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.delivery import Delivery
 from processor.events import inference, timestamp, timestamps
 from processor.last_hour import LastHour
+from processor.logs import AT_ONCE, LIMITED, PER_SECOND
 from processor.metrics import EDGES, Metrics
 from processor.protocols import Clock, Source
 from processor.store import Store
@@ -34,9 +36,6 @@ _DAYS_AHEAD: Final = 31
 _DEAD_LETTERS_PER_SECOND: Final = 100
 _MOST_DEAD_LETTERS: Final = 1000
 """Dead letters published at once, after a quiet time."""
-_LOGGED_PER_SECOND: Final = 1
-_MOST_LOGGED: Final = 10
-"""Dead letters logged at once, after a quiet time."""
 _COUNTERS: Final = (
     "messages",
     "readings",
@@ -56,26 +55,8 @@ _NAMES_TOLD: Final = 64
 """Labels and fields named in the metrics."""
 _REJECTIONS: Final = tuple(reason.label for reason in Reason if reason is not Reason.ACCEPTED)
 """The reasons' names, by their numbers; only the last reason is no rejection."""
-
-
-class _Allowance:
-    """How many of a kind may pass: so many a second, and those saved up in quiet times."""
-
-    def __init__(self, clock: Clock, per_second: float, most: int) -> None:
-        self._clock = clock
-        self._per_second = per_second
-        self._most = most
-        self._left = float(most)
-        self._at = clock.monotonic()
-
-    def take(self, wanted: int) -> int:
-        """Return how many of those `wanted` may pass now."""
-        now = self._clock.monotonic()
-        self._left = min(self._left + (now - self._at) * self._per_second, self._most)
-        self._at = now
-        taken = min(wanted, int(self._left))
-        self._left -= taken
-        return taken
+_UNREADABLE: Final = ("decode", "field", "model", "not_finite", "stream", "time", "too_large")
+"""Why messages become dead letters, mostly; a new reason is counted from its first letter on."""
 
 
 class Reporting:
@@ -136,11 +117,14 @@ class Reporting:
         self._blocked_by: str | None = None
         self._started = clock.monotonic()
         self._next_metrics = self._started
-        self._to_publish = _Allowance(clock, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
-        self._to_log = _Allowance(clock, _LOGGED_PER_SECOND, _MOST_LOGGED)
+        self._to_publish = Allowance(clock.monotonic, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
+        self._to_log = Allowance(clock.monotonic, PER_SECOND, AT_ONCE)
         self._unlogged = 0  # dead letters
         self._last_rates = (self._started, 0, 0)
         self._rates = {"messages": 0.0, "accepted": 0.0}
+        for name, labels in (("messages", source_names), ("dead_letters", _UNREADABLE), ("rejected", _REJECTIONS)):
+            for label in labels:
+                metrics.expect(name, label)
 
     @property
     def blocked_by(self) -> str | None:
@@ -213,7 +197,7 @@ class Reporting:
         """Publish and log at a bounded rate; all of them are in the store anyway."""
         logged = self._to_log.take(len(letters))
         for letter in letters[:logged]:
-            log.warning("Dead letter from %s: %s (%s).", letter.topic, letter.detail, letter.reason)
+            log.warning("Dead letter from %s: %s (%s).", letter.topic, letter.detail, letter.reason, extra=LIMITED)
         self._unlogged += len(letters) - logged
         if logged:
             self._log_others()
@@ -229,7 +213,7 @@ class Reporting:
 
     def _log_others(self) -> None:
         if self._unlogged:
-            log.warning("%d more dead letters; mlade deadletters list shows them.", self._unlogged)
+            log.warning("%d more dead letters; mlade deadletters list shows them.", self._unlogged, extra=LIMITED)
             self._unlogged = 0
 
     def publish_filter_state(self) -> None:
@@ -289,6 +273,8 @@ class Reporting:
         metrics.set("filter_revision", self._filters.revision)
         metrics.set("outbox_samples", totals.rows)
         metrics.set("outbox_bytes", totals.bytes)
+        for rule in self._computation.selection.document.rules:
+            metrics.expect("accepted", rule.name)
         for reason in LOSSES:
             metrics.set("outbox_lost", getattr(totals, reason), reason)
         for one in self._deliveries:

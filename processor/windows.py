@@ -39,6 +39,7 @@ class WindowBuffer:
 
     Attributes:
         shape: size, step, channels, max_gap.
+        max_streams: how many are kept; the least recently heard one is forgotten for another.
         names: the stream in each slot; None where a slot is free.
         generation: grows whenever a slot changes its stream; whoever remembers slots compares it.
         forgotten: streams dropped since the start because there were too many.
@@ -54,7 +55,7 @@ class WindowBuffer:
         self.forgotten = 0
         self.sequence = 0
         self.look_back = LookBack()
-        self._max_streams = max_streams
+        self.max_streams = max_streams
         self._next_stream = 1
         self._begin(shape)
 
@@ -95,7 +96,7 @@ class WindowBuffer:
         return self._open(name, underway) if slot is None else slot
 
     def _open(self, name: StreamName, underway: Sequence[int]) -> int:
-        if len(self._slots) >= self._max_streams:
+        if len(self._slots) >= self.max_streams:
             self._forget_least_recent(underway)
         if self._free:
             slot = self._free.pop()
@@ -347,9 +348,9 @@ class WindowBuffer:
 
     def restore(self, name: StreamName, stream: int) -> int:
         """Open a slot for a stream of an earlier run, however many there are, and return it."""
-        limit, self._max_streams = self._max_streams, len(self._slots) + 1
+        limit, self.max_streams = self.max_streams, len(self._slots) + 1
         slot = self._open(name, ())
-        self._max_streams = limit
+        self.max_streams = limit
         self._stream[slot] = stream
         self._next_stream = max(self._next_stream, stream + 1)
         return slot
@@ -371,7 +372,7 @@ class WindowBuffer:
 
     def trim(self) -> None:
         """Forget the least recently heard streams that are too many, after all were restored."""
-        while len(self._slots) > self._max_streams:
+        while len(self._slots) > self.max_streams:
             self._forget_least_recent(())
         self.release()
 

@@ -57,7 +57,7 @@ def dashboard(
     if importlib.util.find_spec("nicegui") is None:
         raise MladeError("The dashboard is drawn by NiceGUI, which is not installed: pip install 'mlade[dashboard]'.")
     from processor.dashboard import options  # noqa: PLC0415 - a command loads what it needs, and --help nothing
-    from processor.printing import LineFormatter  # noqa: PLC0415
+    from processor.logs import LineFormatter  # noqa: PLC0415
 
     tls = {"ca": broker_ca, "cert": broker_cert, "key": broker_key}
     asked = options.read(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
-from processor.decoders.json import JsonDecoder
+from processor.decoders.json import JSON
+from processor.decoders.tree import TreeDecoder
 from processor.protocols import Decoder
-from processor.settings import Source
+from processor.source_sections import Source
 
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
-    "json": JsonDecoder,
+    "json": partial(TreeDecoder, JSON),
 }
 
 

@@ -16,8 +16,8 @@ from processor.intake import Intake, Taken, filters, identifier
 from processor.metrics import Metrics
 from processor.receipts import Receipts
 from processor.retained import RetainedCopies
-from processor.sections import Source
 from processor.session import BrokerSession
+from processor.source_sections import Source
 from processor.types import Message, StreamName
 from processor.windows import Shape, WindowBuffer
 
