@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, get_args
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from processor import document, topics
@@ -31,8 +32,15 @@ _OWN_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "time": (*_TREES, "csv"),
 }
 """Keys that not every format has."""
+_WITHOUT_NAMES: Final = ("number", "binary", "image")
+"""Formats whose payloads hold nothing that has a name."""
 _ONE_VALUE: Final = ("number", "opcua")
 """Formats whose readings are one number, unless joined: its name is `value` where none is given."""
+
+_DELIMITER: Final = re.compile(r"[^\w\s\".+\-]|[ \t]")
+_DTYPE: Final = re.compile(r"[<>=|]?([A-Za-z]+[0-9]*|\?)")
+_WIDEST: Final = 8
+"""Bytes of a number; more is not the same on every machine."""
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 
@@ -48,9 +56,23 @@ class BaseKeys(Section):
 class CsvKeys(Section):
     """How readings are written in lines."""
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = Field(default=",", description="between cells")
+    delimiter: str = Field(default=",", description="between cells")
     header: bool = Field(default=False, description="whether each payload begins with a line of column names")
     columns: list[Text] = Field(default=[], description="the columns' names in order, without a header; absent: fields")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _outside_numbers(cls, delimiter: str) -> str:
+        if not re.fullmatch(_DELIMITER, delimiter):
+            raise ValueError(
+                f'found {document.describe(delimiter)}, expected one character that is in no number: "," ";" "\\t" "|"'
+            )
+        return delimiter
+
+    @field_validator("columns")
+    @classmethod
+    def _distinct(cls, columns: list[str]) -> list[str]:
+        return _distinct(columns, "column")
 
 
 class BinaryKeys(Section):
@@ -64,6 +86,20 @@ class BinaryKeys(Section):
     rate: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="readings in a second: spreads their times back from the arrival time"
     )
+
+    @field_validator("dtype")
+    @classmethod
+    def _number(cls, dtype: str) -> str:
+        try:
+            found = np.dtype(dtype) if _DTYPE.fullmatch(dtype) else None
+        except TypeError:
+            found = None
+        if found is None or found.kind not in "biuf" or found.itemsize > _WIDEST:
+            raise ValueError(
+                f"found {document.describe(dtype)}, expected numpy's name of a number: byte order < or >, kind i, u or "
+                "f, and bytes, such as <f4, >i2, u1; or b1 for booleans"
+            )
+        return dtype
 
 
 class OpcuaKeys(Section):
@@ -172,6 +208,10 @@ class Source(Section):
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
         """Refuse a source of nothing, keys of another format, and a stream of a level that the topics do not have."""
         yield from _format_flaws(data)
+        yield from _csv_flaws(data)
+        stream = data.get("stream")
+        if data.get("format") in _WITHOUT_NAMES and isinstance(stream, str) and "{field:" in stream:
+            yield Flaw(("stream",), f"a payload of format {data['format']} has no field with a name; use {{topic[1]}}")
         yield from _join_flaws(data)
         filters = _filters(data)
         if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):
@@ -231,10 +271,7 @@ class Source(Section):
     @field_validator("fields")
     @classmethod
     def _distinct(cls, fields: list[str]) -> list[str]:
-        twice = sorted({field for field in fields if fields.count(field) > 1})
-        if twice:
-            raise ValueError(f"each field once; {', '.join(map(document.describe, twice))} stands there more than once")
-        return fields
+        return _distinct(fields, "field")
 
 
 def checked_filters(filters: list[str]) -> list[str]:
@@ -255,6 +292,14 @@ def _is_template(text: object) -> bool:
         return False
     rest = _TEMPLATE_PART.sub("", text)
     return text != "" and "{" not in rest and "}" not in rest and text.count("{field:") <= 1
+
+
+def _distinct(names: list[str], kind: str) -> list[str]:
+    """Return names; raises ValueError where one is there twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"each {kind} once; {', '.join(map(document.describe, twice))} stands there more than once")
+    return names
 
 
 def _filters(data: Mapping[str, Any]) -> object:
@@ -291,6 +336,30 @@ def _format_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
         yield Flaw(("fields",), "this key is required" if number is None else "found none, expected at least one")
     if isinstance(data.get("base"), dict) and data.get("time") is not None:
         yield Flaw(("time",), "the time of the first reading is base.time; leave this key out")
+
+
+def _csv_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
+    """Refuse a source of lines without a header in which not every wanted column is named."""
+    keys = data.get("csv")
+    keys = keys if isinstance(keys, dict) else {}
+    fields, columns = data.get("fields"), keys.get("columns")
+    if data.get("format") != "csv":
+        return
+    if keys.get("header") in (True, "true"):
+        if columns:
+            yield Flaw(("csv", "columns"), "with a header each payload names its columns; leave this key out")
+        return
+    if not isinstance(fields, list):
+        return
+    named = columns if isinstance(columns, list) and columns else fields
+    stream = data.get("stream")
+    key = re.search(r"\{field:([^{}]+)\}", stream) if isinstance(stream, str) else None
+    wanted: list[tuple[tuple[str | int, ...], object]] = [(("time",), data.get("time")), (("stream",), key and key[1])]
+    wanted += [(("fields", position), field) for position, field in enumerate(fields)]
+    for where, name in wanted:
+        if isinstance(name, str) and name not in named:
+            which = "of csv.columns" if named is columns else "of the fields, which are all columns without csv.columns"
+            yield Flaw(where, f"{document.describe(name)} is none {which}; csv.columns names each of a line")
 
 
 def _join_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:

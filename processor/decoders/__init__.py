@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from processor.decoders.binary import BinaryDecoder
 from processor.decoders.cbor import CBOR
+from processor.decoders.csv import CsvDecoder
 from processor.decoders.join import JoinDecoder
 from processor.decoders.json import JSON
 from processor.decoders.msgpack import MSGPACK
@@ -32,6 +34,8 @@ FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "json": partial(_tree, JSON),
     "msgpack": partial(_tree, MSGPACK),
     "number": _number,
+    "csv": CsvDecoder,
+    "binary": BinaryDecoder,
 }
 
 
