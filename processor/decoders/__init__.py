@@ -7,12 +7,14 @@ from functools import partial
 from typing import Final
 
 from processor.decoders.json import JSON
+from processor.decoders.opcua import OpcuaDecoder
 from processor.decoders.tree import TreeDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
 
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "json": partial(TreeDecoder, JSON),
+    "opcua": OpcuaDecoder,
 }
 
 
