@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -53,14 +54,16 @@ class JsonDecoder:
         else:
             decode, astuple = self._fast.one, msgspec.structs.astuple
             try:
-                rows, origin = [astuple(decode(payload)) for payload in payloads], list(range(len(payloads)))
+                rows, origin = list(map(astuple, map(decode, payloads))), range(len(payloads))
             except (ValueError, RecursionError):  # all of msgspec's are ValueErrors, and UnicodeDecodeError is one
                 rows, origin = self._carefully(payloads, failures)
-        return self._columns(rows, np.array(origin, np.int64), arrivals, failures)
+        return self._columns(rows, np.fromiter(origin, np.int64, len(rows)), arrivals, failures)
 
     def _columns(self, rows: list[_Row], origin: Ints, arrivals: Times, failures: list[Failure]) -> Decoded:
         columns = list(zip(*rows, strict=True)) if rows else [()] * (self._lead + len(self._fields))
-        values = np.array(columns[self._lead :], np.float64).T
+        flat = chain.from_iterable(columns[self._lead :])
+        shape = len(self._fields), len(rows)
+        values = np.fromiter(flat, np.float64, math.prod(shape)).reshape(shape).T
         keys = None if self._key is None else [str(key) for key in columns[self._lead - 1]]
         return self._checks.readings(
             origin, None if self._time is None else columns[0], values, arrivals, failures, keys=keys
