@@ -22,6 +22,7 @@ import typer
 
 from processor import __version__
 from processor.commands import recordings
+from processor.commands.dashboard import dashboard
 from processor.commands.discover import discover
 from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
 from processor.errors import ConfigurationError, MladeError, ModelError
@@ -145,6 +146,7 @@ app.command()(discover)
 app.command()(recordings.record)
 app.command()(recordings.replay)
 app.command()(recordings.suggest)
+app.command()(dashboard)
 
 
 @filters.command("get")

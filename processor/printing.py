@@ -14,7 +14,8 @@ from rich.text import Text
 from processor import document
 from processor.errors import ConfigurationError
 from processor.logs import one_line
-from processor.remote import Bridge, FilterState, Metrics, Status
+from processor.remote import Status
+from processor.told import Bridge, FilterState, Metrics
 from processor.units import size_text
 
 

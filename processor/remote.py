@@ -21,6 +21,7 @@ from processor.filter import MAX_BYTES
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.settings import Settings, client_options
+from processor.told import FilterState, Metrics
 from processor.types import Message
 
 _CONNECTING_READ: Final = 0.05
@@ -36,56 +37,6 @@ _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 class NoAnswer(MladeError):
     """The broker or the processor did not answer in time."""
-
-
-class FilterState(msgspec.Struct):
-    """What a processor says about its filter, on `filter/state`."""
-
-    status: str
-    revision: int
-    sha256: str
-    source: str
-    active: dict[str, Any]
-    applied_at: str = ""
-    active_source: str = ""
-    """Of the filter in force, where `source` is the last document's; an older version does not say."""
-    errors: list[dict[str, str]] = []
-
-
-class Bridge(msgspec.Struct):
-    """What a processor says about one bridge."""
-
-    delivered: int = 0
-    waiting: int = 0
-    failures: int = 0
-    error: str | None = None
-    messages: float | None = None
-    blocks: float | None = None
-    quota_left: float | None = None
-
-
-class Outbox(msgspec.Struct):
-    """What a processor says about its outbox."""
-
-    samples: int = 0
-    bytes: int = 0
-    lost: dict[str, int] = {}
-
-
-class Metrics(msgspec.Struct):
-    """The part of a processor's metrics that an operator looks at first; on `metrics`."""
-
-    time: str = ""
-    version: str = ""
-    uptime_seconds: float = 0.0
-    paused: bool = False
-    blocked: str | None = None
-    counters: dict[str, float] = {}
-    rates: dict[str, float] = {}
-    streams: int = 0
-    by_rule: dict[str, int] = {}
-    outbox: Outbox = msgspec.field(default_factory=Outbox)
-    bridges: dict[str, Bridge] = {}
 
 
 class Status(msgspec.Struct):
