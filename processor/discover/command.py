@@ -21,10 +21,11 @@ from processor.clock import SystemClock
 from processor.discover.choice import Choice, choose
 from processor.discover.families import group
 from processor.discover.heard import Heard, without_processors
+from processor.discover.joins import joins
 from processor.discover.listening import Listener
 from processor.discover.looks import Signature, signature
 from processor.discover.pace import window_for
-from processor.discover.proposals import Proposal, propose
+from processor.discover.proposals import Proposal, give_names, propose
 from processor.discover.table import table_of
 from processor.discover.wishes import Wanted, look_at_model
 from processor.discover.writing import Session, configuration
@@ -57,9 +58,10 @@ class Options(NamedTuple):
 class Learner:
     """Says what families there are, from what was heard so far."""
 
-    def __init__(self, heard: Heard) -> None:
-        """Take what is heard, which grows."""
+    def __init__(self, heard: Heard, wanted: Wanted | None) -> None:
+        """Take what is heard, which grows, and the model that it is to fit."""
         self._heard = heard
+        self._channels = None if wanted is None else wanted.wishes[0].channels
         self._known: dict[str, tuple[int, Signature | None]] = {}
         """What each topic looked like, and after how many messages: looked at again when they have doubled."""
 
@@ -78,7 +80,7 @@ class Learner:
                 silent.append(name)
             else:
                 signatures[name] = found
-        return propose(group(signatures, silent), topics)
+        return propose(group(signatures, silent), topics, self._channels)
 
 
 def run(options: Options) -> int:
@@ -105,7 +107,7 @@ def run(options: Options) -> int:
         protocol=broker.protocol,
         max_payload=broker.max_payload,
     )
-    learner = Learner(listener.heard)
+    learner = Learner(listener.heard, wanted)
     try:
         _listen(listener, learner, options, console)
     except NoAnswer as error:
@@ -155,7 +157,9 @@ def _conclude(
         return 1
     console.print(table_of(proposals))
     console.print()
-    choice = choose(proposals, wanted)
+    alternatives = joins(proposals)
+    give_names((*proposals, *alternatives))
+    choice = choose(proposals, wanted, alternatives)
     model = None if wanted is None or not choice.active or choice.complaint else _opened(wanted, choice)
     session = Session(
         _shown(options.broker),

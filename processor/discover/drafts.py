@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from processor.discover import binary
 from processor.discover.fields import Fields
 from processor.discover.look import Look
 from processor.discover.looks import Signature
 from processor.discover.pace import Pace
+from processor.discover.trees import name
 from processor.types import NS
 
 _AHEAD: Final = 86_400 * NS
@@ -29,6 +31,10 @@ class Given(NamedTuple):
     fields: Fields
     pace: Pace
     looks: Sequence[Look]
+    payloads: Sequence[bytes]
+    """Of one topic, in the order of arrival."""
+    channels: int | None
+    """That the model wants; None: any number, or there is no model."""
 
 
 @dataclass(slots=True)
@@ -42,6 +48,7 @@ class Draft:
         guess: what is not certain, as a clause.
         problem: why there is none, as a clause.
         made_up: whether the channels' names are not the payload's.
+        readings: in a message, where looking at one does not tell.
     """
 
     keys: dict[str, Any] = field(default_factory=dict)
@@ -50,6 +57,7 @@ class Draft:
     guess: str = ""
     problem: str = ""
     made_up: bool = False
+    readings: float = 1.0
 
 
 def draft(given: Given) -> Draft:
@@ -127,11 +135,33 @@ def _of_base(made: Draft, given: Given) -> None:
     made.keys["time_unit"] = fields.time.unit
 
 
+def _of_bytes(made: Draft, given: Given) -> None:
+    """Add what numbers one after another seem to be."""
+    found = binary.guess(given.payloads, given.channels) or binary.guess(given.payloads)
+    if found is None:
+        made.problem = "bytes that look like no sensor's numbers"
+        return
+    _add_fields(made, [name(number) for number in range(found.channels)])
+    made.made_up = True
+    keys: dict[str, Any] = {"dtype": found.dtype}
+    if found.order != "TC":
+        keys["order"] = found.order
+    if found.skip:
+        keys["skip"] = found.skip
+    interval = given.pace.interval
+    if found.readings > 1 and interval is not None:
+        keys["rate"] = float(f"{found.readings / interval:.3g}")
+    made.keys["binary"] = keys
+    made.readings = found.readings
+    made.guess = f"bytes do not say what they mean; {found} is what makes them look most like a signal"
+
+
 _KINDS: Final[Mapping[str, Callable[[Draft, Given], None]]] = {
     "object": _of_objects,
     "objects": _of_objects,
     "columns": _of_columns,
     "base": _of_base,
+    "bytes": _of_bytes,
     "numbers": _of_numbers,
     "number": _of_number,
     "lines": _of_lines,

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processor.discover import texts, trees
+from processor.discover import binary, packed, texts, trees
 from processor.discover.heard import Topic
 from processor.discover.look import Look, unknown
 from processor.types import Message
@@ -36,8 +36,7 @@ def look(message: Message) -> Look:
             return trees.look_at(msgspec.json.decode(payload), "json")
         except (ValueError, RecursionError):
             pass
-    found = texts.look_at(payload)
-    return unknown("bytes", "bytes that no format is known for") if found is None else found
+    return texts.look_at(payload) or packed.look_at(payload) or unknown("bytes", "bytes of no format that is known")
 
 
 def signature(topic: Topic) -> Signature | None:
@@ -48,6 +47,9 @@ def signature(topic: Topic) -> Signature | None:
     votes = Counter((one.format, one.kind, one.details) for one in looks)
     (most, _), *_ = votes.most_common(1)
     alike = [one for one in looks if (one.format, one.kind, one.details) == most]
+    if alike[0].kind == "bytes" and binary.guess([message.payload for message in topic.kept]) is not None:
+        sizes = {len(message.payload) for message in topic.kept}
+        return Signature("binary", "bytes", (sizes.pop() if len(sizes) == 1 else 0,), frozenset())
     names = frozenset(field for one in alike for record in one.records for field in record)
     return Signature(*most, names, alike[0].problem)
 

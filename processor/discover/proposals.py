@@ -59,6 +59,7 @@ class Proposal:
         tried: with the decoder.
         made_up: whether the channels' names are not the payload's.
         kept: messages to try with.
+        parts: the families that it joins; none where it is of one.
     """
 
     family: Family
@@ -76,20 +77,31 @@ class Proposal:
     tried: Tried | None = None
     made_up: bool = False
     kept: Sequence[Message] = ()
+    parts: tuple[Family, ...] = ()
 
 
-def propose(families: Iterable[Family], topics: Mapping[str, Topic]) -> list[Proposal]:
-    """Return a proposal for each family: those with a source first, and those with most messages."""
-    found = [_propose(family, [topics[name] for name in family.topics]) for family in families]
+def propose(families: Iterable[Family], topics: Mapping[str, Topic], channels: int | None = None) -> list[Proposal]:
+    """Return a proposal for each family: those with a source first, and those with most messages.
+
+    Args:
+        families: from `families.group`.
+        topics: by name.
+        channels: that a model wants, for payloads that do not say how many they have; None: any number.
+    """
+    found = [_propose(family, [topics[name] for name in family.topics], channels) for family in families]
     found.sort(key=lambda one: (one.source is None, -one.messages, one.family.filters))
-    taken: set[str] = set()
-    for one in found:
-        if one.source is not None:
-            one.source["name"] = _unused(one.source["name"], taken)
     return found
 
 
-def _propose(family: Family, topics: Sequence[Topic]) -> Proposal:
+def give_names(proposals: Iterable[Proposal]) -> None:
+    """Make the sources' names different."""
+    taken: set[str] = set()
+    for one in proposals:
+        if one.source is not None:
+            one.source["name"] = _unused(one.source["name"], taken)
+
+
+def _propose(family: Family, topics: Sequence[Topic], channels: int | None) -> Proposal:
     messages = _spread(topics)
     looks = [(message, found) for message in messages if _is_like(found := look(message), family)]
     seen = [Seen(message.topic, message.arrival, record) for message, found in looks for record in found.records]
@@ -102,13 +114,15 @@ def _propose(family: Family, topics: Sequence[Topic]) -> Proposal:
     if signature.format and signature.format not in FORMATS:
         made.problem = f"this version does not read {signature.format}"
     elif signature.format:
-        made = draft(Given(signature, fields, pace, [found for _, found in looks]))
+        fullest = max(topics, key=lambda topic: len(topic.kept))
+        payloads = [message.payload for message in fullest.kept]
+        made = draft(Given(signature, fields, pace, [found for _, found in looks], payloads, channels))
     proposal = Proposal(
         family,
         messages=sum(topic.messages for topic in topics),
         retained=sum(topic.retained for topic in topics),
         size=sum(topic.size for topic in topics) / max(1, total),
-        pace=pace,
+        pace=pace.with_readings(made.readings),
         example=looks[-1][0] if looks else messages[-1],
         fields=fields,
         channels=made.channels,
@@ -125,7 +139,7 @@ def _propose(family: Family, topics: Sequence[Topic]) -> Proposal:
             "format": signature.format,
             **made.keys,
         }
-        _try(proposal, proposal.source)
+        attempt(proposal)
     return proposal
 
 
@@ -138,6 +152,8 @@ def _spread(topics: Sequence[Topic]) -> list[Message]:
 
 def _is_like(found: Look, family: Family) -> bool:
     signature = family.signature
+    if signature.format == "binary":
+        return found.kind == "bytes"
     return (found.format, found.kind, found.details) == (signature.format, signature.kind, signature.details)
 
 
@@ -156,15 +172,14 @@ def with_fields(one: Proposal, names: Sequence[str]) -> Proposal:
     if one.source is None or one.channels == tuple(names):
         return one
     changed = replace(one, source={**one.source, "fields": list(names)}, channels=tuple(names))
-    if changed.source is not None:
-        _try(changed, changed.source)
+    attempt(changed)
     return changed
 
 
-def _try(proposal: Proposal, keys: Mapping[str, Any]) -> None:
-    """Decode what was kept, as `mlade run` would."""
+def attempt(proposal: Proposal) -> None:
+    """Decode what was kept, as `mlade run` would, and take note of how that goes."""
     messages = proposal.kept
-    source = Source.model_validate(keys)
+    source = Source.model_validate(proposal.source)
     arrivals = np.array([message.arrival for message in messages], np.int64)
     topics = [message.topic for message in messages]
     decoded = decoder(source).decode([message.payload for message in messages], arrivals, topics)
