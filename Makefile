@@ -16,6 +16,7 @@ demo: .venv/.runtime ## the main job on recorded sensor data for about 20 s; its
 test: .venv/.dev ## every test; PYTEST_ARGS="tests/unit -k schedule" for some
 	@scripts/setup.sh mosquitto || echo "Going on without the mosquitto binary: the tests will look for Docker." >&2
 	@scripts/setup.sh browser || echo "Going on without Chromium: the tests in tests/browser will fail." >&2
+	@scripts/setup.sh promtool || echo "Going on without promtool: the tests of alerts will fail." >&2
 	$(bin)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: chaos
@@ -32,6 +33,14 @@ lint: .venv/.dev ## style and types
 .PHONY: bench
 bench: .venv/.bench ## throughput and selection quality, with mlade's peers
 	$(bin)/python -m bench
+
+.PHONY: docs
+docs: .venv/.dev ## the documentation as pages, in build/docs
+	NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs build --strict --quiet
+
+.PHONY: reference
+reference: .venv/.dev ## what docs/reference and config/schema take from the code, anew
+	$(bin)/python scripts/reference.py
 
 .PHONY: constraints
 constraints: ## constraints.txt anew, with the newest versions that pyproject.toml allows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -155,12 +156,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
         clock=clock,
         source_names=[source.name for source in settings.sources],
+        fields=list(dict.fromkeys(field for source in settings.sources for field in source.fields)),
         publish_inference=settings.publish_inference,
         publish_every=settings.metrics.publish_every / NS,
         extra=lambda: {
-            "broker_connected": float(connection.online),
+            "broker_connected": math.nan if broker is None else float(connection.online),
             "broker_connects": float(connection.connects),
             "received_bytes": float(connection.bytes_read),
+            "outbox_max_bytes": float(outbox.max_bytes),
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )

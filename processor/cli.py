@@ -22,11 +22,16 @@ import typer
 
 from processor import __version__
 from processor.commands import recordings
+from processor.commands.dashboard import dashboard
+from processor.commands.discover import discover
 from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
 from processor.errors import ConfigurationError, MladeError, ModelError
+from processor.logs import one_line, set_up
 
 _REJECTED: Final = 1
 _BAD_CONFIGURATION: Final = 2
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Collect the right training data at the edge.",
@@ -52,6 +57,13 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+class LogFormat(StrEnum):
+    """What a line of the log looks like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
     if wanted:
         typer.echo(f"mlade {__version__}")
@@ -72,22 +84,26 @@ def _main(
 def run(
     config: Config,
     log_level: Annotated[LogLevel, typer.Option(help="How much to log, to stderr.")] = LogLevel.INFO,
+    log_format: Annotated[LogFormat, typer.Option(help="For people, or one JSON object a line.")] = LogFormat.TEXT,
 ) -> None:
     """Run the processor until SIGTERM or Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish yet; `app.run` sets its own
     from processor import app as processor  # noqa: PLC0415 - onnxruntime takes a while to load
     from processor import checking, settings  # noqa: PLC0415
-    from processor.printing import LineFormatter  # noqa: PLC0415
 
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=log_level.upper(), handlers=[handler])
+    set_up(log_level, as_json=log_format is LogFormat.JSON)
     try:
-        code = processor.run(settings.load(config))
-    except (ConfigurationError, ModelError):
-        checking.check(config)  # raises with all there is to mend, not only with what came first
-        raise
+        try:
+            code = processor.run(settings.load(config))
+        except (ConfigurationError, ModelError):
+            checking.check(config)  # raises with all there is to mend, not only with what came first
+            raise
+    except MladeError as error:
+        if log_format is LogFormat.TEXT:
+            raise
+        log.critical("%s", error)  # for whoever reads the log: its last line is JSON, too
+        code = _exit_code(error)
     raise typer.Exit(code)
 
 
@@ -126,9 +142,11 @@ def status(
     raise typer.Exit(0 if found.online else NO_ANSWER)
 
 
+app.command()(discover)
 app.command()(recordings.record)
 app.command()(recordings.replay)
 app.command()(recordings.suggest)
+app.command()(dashboard)
 
 
 @filters.command("get")
@@ -177,12 +195,12 @@ def watch_filter(config: Config, timeout: Timeout = 5.0) -> None:
     loaded = settings.load(config)
 
     def tell(sentence: str) -> None:
-        typer.echo(printing.one_line(sentence), err=True)
+        typer.echo(one_line(sentence), err=True)
 
     def print_changes() -> None:
         for change in remote.follow(loaded, timeout, tell):
             time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            line = printing.one_line(change) if isinstance(change, str) else printing.filter_line(change)
+            line = one_line(change) if isinstance(change, str) else printing.filter_line(change)
             print(time, line, flush=True)  # noqa: T201 - a command's output, at once also into a pipe
 
     try:
@@ -196,11 +214,11 @@ def list_letters(
     config: Config, newest: Annotated[int, typer.Option("--newest", "-n", min=1, help="Only the last so many.")] = 20
 ) -> None:
     """List the newest dead letters: number, arrival, topic, reason, detail."""
-    from processor import deadletters, printing, settings  # noqa: PLC0415
+    from processor import deadletters, settings  # noqa: PLC0415
 
     found = list(deadletters.read(settings.load(config).state_path, newest=newest))
     for letter in found:
-        typer.echo(printing.one_line(deadletters.as_line(letter)))
+        typer.echo(one_line(deadletters.as_line(letter)))
     if not found:
         typer.echo("No dead letters.", err=True)
 
@@ -252,4 +270,8 @@ def main() -> None:
         app(prog_name="mlade")
     except MladeError as error:
         typer.echo(str(error), err=True)
-        sys.exit(_BAD_CONFIGURATION if isinstance(error, ConfigurationError) else 1)
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: MladeError) -> int:
+    return _BAD_CONFIGURATION if isinstance(error, ConfigurationError) else 1

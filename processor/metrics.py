@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
+from processor import __version__
 from processor.types import Floats, Ints
 
 
@@ -17,12 +18,13 @@ class Declaration(NamedTuple):
     """One metric."""
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     text: str
     labels: tuple[str, ...] = ()
 
 
 METRICS: Final = (
+    Declaration("build_info", "gauge", "Always 1; the label says which version runs", ("version",)),
     # What came in.
     Declaration("messages", "counter", "MQTT messages taken in", ("source",)),
     Declaration(
@@ -52,6 +54,7 @@ METRICS: Final = (
     # What goes out.
     Declaration("outbox_samples", "gauge", "Samples in the outbox"),
     Declaration("outbox_bytes", "gauge", "Bytes in the outbox"),
+    Declaration("outbox_max_bytes", "gauge", "Bytes that the outbox may hold, as outbox.max_bytes says"),
     Declaration("outbox_lost", "counter", "Samples lost from the outbox: expired, displaced, refused", ("reason",)),
     Declaration("bridge_delivered", "counter", "Samples a bridge confirmed", ("bridge",)),
     Declaration("bridge_failures", "counter", "Deliveries that failed and are tried again", ("bridge",)),
@@ -68,7 +71,7 @@ METRICS: Final = (
     ),
     Declaration("bridge_quota_left", "gauge", "Blocks that may still be sent today, until midnight UTC", ("bridge",)),
     # The connection and the disk.
-    Declaration("broker_connected", "gauge", "Whether the broker is connected: 1 or 0"),
+    Declaration("broker_connected", "gauge", "Whether the broker is connected: 1 or 0; NaN where there is none"),
     Declaration("broker_connects", "counter", "Connections made to the broker"),
     Declaration("lost_sessions", "counter", "Connections to a broker that should have kept our session and had not"),
     Declaration(
@@ -81,6 +84,9 @@ METRICS: Final = (
 
 BRIDGE_FIGURES: Final = ("connected", "messages", "blocks", "samples", "uploads", "window", "quota_left")
 """What a bridge may count itself: `bridge_<name>` above, and `bridges.<bridge>.<name>` on the metrics topic."""
+
+SCORE: Final = Declaration("score", "histogram", "Scores of all windows, by the rule that measured", ("rule",))
+"""Counted otherwise than the others: a histogram a rule, over EDGES."""
 
 EDGES: Final = np.linspace(0.0, 1.0, 21)
 """Upper edges of the score histograms' bins, in the measure's unit; scores outside [0, 1] fall in the outer bins."""
@@ -99,6 +105,12 @@ class Metrics:
         self._scores: dict[str, tuple[Ints, float]] = {}  # by rule: its bins and the sum; replaced whole
         self._registry = CollectorRegistry()
         self._registry.register(self)
+        ProcessCollector(namespace="mlade", registry=self._registry)  # CPU time, memory, open files, start time
+        self.set("build_info", 1, __version__)
+
+    def expect(self, name: str, *labels: str) -> None:
+        """Show a counter from 0 on, so that Prometheus sees its first event as an increase."""
+        self._values.setdefault((name, labels), 0.0)
 
     def add(self, name: str, amount: float = 1, *labels: str) -> None:
         """Count `amount` more."""
@@ -115,8 +127,9 @@ class Metrics:
         return round(sum(value for (known, _), value in list(self._values.items()) if known == name))
 
     def by(self, name: str) -> dict[str, int]:
-        """Return a counter with one label, by that label."""
-        return {labels[0]: round(value) for (known, labels), value in list(self._values.items()) if known == name}
+        """Return a counter with one label, by that label; what was never counted is left out."""
+        values = list(self._values.items())
+        return {labels[0]: round(value) for (known, labels), value in values if known == name and value}
 
     def observe(self, rule: str, scores: Floats) -> None:
         """Count a rule's scores into its histogram; those that are not numbers are left out."""
@@ -147,9 +160,7 @@ class Metrics:
                 if name == metric.name:
                     family.add_metric(labels, value)
             yield family
-        scores = HistogramMetricFamily(
-            "mlade_score", "Scores of all windows, by the rule that measured", labels=["rule"]
-        )
+        scores = HistogramMetricFamily(f"mlade_{SCORE.name}", SCORE.text, labels=SCORE.labels)
         for rule, (counts, total) in list(self._scores.items()):
             sums = np.cumsum(counts).tolist()
             edges = [f"{edge:g}" for edge in EDGES[1:-1].tolist()]

@@ -1,12 +1,10 @@
-"""What the commands print: log lines, a filter as YAML, a processor's status as a table."""
+"""What the commands print: a filter as YAML, a processor's status as a table."""
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 import yaml
 from rich.console import Console
@@ -15,28 +13,10 @@ from rich.text import Text
 
 from processor import document
 from processor.errors import ConfigurationError
-from processor.remote import Bridge, FilterState, Metrics, Status
+from processor.logs import one_line
+from processor.remote import Status
+from processor.told import Bridge, FilterState, Metrics
 from processor.units import size_text
-
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def one_line(text: str) -> str:
-    """Return text that comes from outside, such as a topic, without what would move a terminal's cursor."""
-    return _CONTROL.sub(lambda found: " " if found.group() == "\n" else repr(found.group())[1:-1], text)
-
-
-class LineFormatter(logging.Formatter):
-    """One event, one line: local time with its UTC offset, level, message. A traceback, of a defect, follows it."""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - the base class's
-        """Return the time in ISO 8601, to the millisecond."""
-        del datefmt
-        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's
-        """Return the line."""
-        return f"{self.formatTime(record)} {record.levelname} {one_line(record.message)}"
 
 
 class _FilterDumper(yaml.SafeDumper):
@@ -63,6 +43,14 @@ def filter_yaml(state: FilterState) -> str:
 def as_yaml(plain: dict[str, Any]) -> str:
     """Return a filter as YAML that is read again as it is."""
     return yaml.dump(plain, Dumper=_FilterDumper, sort_keys=False, allow_unicode=True)
+
+
+def as_flow(value: object) -> str:
+    """Return a value as YAML in one line that is read again as it is: `[ax, ay]`."""
+    text: str = yaml.dump(
+        value, Dumper=_FilterDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _state_lines(state: FilterState) -> Iterator[str]:

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from processor.events import timestamp
-from processor.printing import as_yaml, one_line, size
+from processor.logs import one_line
+from processor.printing import as_yaml, size
 from processor.replay import Replay, Side
 from processor.suggest import Suggestion, Target
 from processor.types import NS

@@ -15,11 +15,14 @@ import numpy as np
 
 from processor import __version__
 from processor.admission import LOSSES
+from processor.allowance import Allowance
 from processor.cloud import CloudLink, Notice
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.delivery import Delivery
 from processor.events import inference, timestamp, timestamps
+from processor.last_hour import LastHour
+from processor.logs import AT_ONCE, LIMITED, PER_SECOND
 from processor.metrics import EDGES, Metrics
 from processor.protocols import Clock, Source
 from processor.store import Store
@@ -33,9 +36,6 @@ _DAYS_AHEAD: Final = 31
 _DEAD_LETTERS_PER_SECOND: Final = 100
 _MOST_DEAD_LETTERS: Final = 1000
 """Dead letters published at once, after a quiet time."""
-_LOGGED_PER_SECOND: Final = 1
-_MOST_LOGGED: Final = 10
-"""Dead letters logged at once, after a quiet time."""
 _COUNTERS: Final = (
     "messages",
     "readings",
@@ -51,28 +51,12 @@ _COUNTERS: Final = (
     "lost_sessions",
     "broker_dropped_messages",
 )
+_NAMES_TOLD: Final = 64
+"""Labels and fields named in the metrics."""
 _REJECTIONS: Final = tuple(reason.label for reason in Reason if reason is not Reason.ACCEPTED)
 """The reasons' names, by their numbers; only the last reason is no rejection."""
-
-
-class _Allowance:
-    """How many of a kind may pass: so many a second, and those saved up in quiet times."""
-
-    def __init__(self, clock: Clock, per_second: float, most: int) -> None:
-        self._clock = clock
-        self._per_second = per_second
-        self._most = most
-        self._left = float(most)
-        self._at = clock.monotonic()
-
-    def take(self, wanted: int) -> int:
-        """Return how many of those `wanted` may pass now."""
-        now = self._clock.monotonic()
-        self._left = min(self._left + (now - self._at) * self._per_second, self._most)
-        self._at = now
-        taken = min(wanted, int(self._left))
-        self._left -= taken
-        return taken
+_UNREADABLE: Final = ("decode", "field", "model", "not_finite", "quality", "stream", "time", "too_large")
+"""Why messages become dead letters, mostly; a new reason is counted from its first letter on."""
 
 
 class Reporting:
@@ -90,6 +74,7 @@ class Reporting:
         metrics: Metrics,
         clock: Clock,
         source_names: Sequence[str],
+        fields: Sequence[str],
         publish_inference: bool,
         publish_every: float,
         extra: Callable[[], Mapping[str, float]],
@@ -107,6 +92,7 @@ class Reporting:
             metrics: to count in and to publish.
             clock: for intervals.
             source_names: of the configuration, in order.
+            fields: of all sources.
             publish_inference: whether every prediction is published.
             publish_every: seconds between two publications of the metrics.
             extra: metrics that the connection counts itself.
@@ -121,18 +107,24 @@ class Reporting:
         self._metrics = metrics
         self._clock = clock
         self._source_names = source_names
+        self._fields = fields
         self._publish_inference = publish_inference
         self._publish_every = publish_every
         self._extra = extra
         self._outputs = outputs
+        self._last_hour = LastHour(clock)
+        self._told_revision = 0  # of the filter's history, over this connection
         self._blocked_by: str | None = None
         self._started = clock.monotonic()
         self._next_metrics = self._started
-        self._to_publish = _Allowance(clock, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
-        self._to_log = _Allowance(clock, _LOGGED_PER_SECOND, _MOST_LOGGED)
+        self._to_publish = Allowance(clock.monotonic, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
+        self._to_log = Allowance(clock.monotonic, PER_SECOND, AT_ONCE)
         self._unlogged = 0  # dead letters
         self._last_rates = (self._started, 0, 0)
         self._rates = {"messages": 0.0, "accepted": 0.0}
+        for name, labels in (("messages", source_names), ("dead_letters", _UNREADABLE), ("rejected", _REJECTIONS)):
+            for label in labels:
+                metrics.expect(name, label)
 
     @property
     def blocked_by(self) -> str | None:
@@ -141,6 +133,7 @@ class Reporting:
 
     def connected(self) -> None:
         """Say again what is retained, at each connection: the broker may have lost it."""
+        self._told_revision = 0
         self._source.publish(f"{self._root}/status", b"online", qos=1, retain=True)
         self.publish_filter_state()
         self._publish_metrics()
@@ -169,6 +162,12 @@ class Reporting:
         for rule, scores in zip(self._computation.selection.document.rules, outcome.judgement.scores, strict=True):
             if scores is not None and len(scores):
                 metrics.observe(rule.name, scores)
+        self._last_hour.count(
+            self._computation.selection.document,
+            outcome.predictions,
+            outcome.judgement.scores,
+            outcome.judgement.reached,
+        )
 
     def report(self, outcome: Outcome) -> None:
         """Publish a batch's requests, predictions and dead letters."""
@@ -202,7 +201,7 @@ class Reporting:
         """Publish and log at a bounded rate; all of them are in the store anyway."""
         logged = self._to_log.take(len(letters))
         for letter in letters[:logged]:
-            log.warning("Dead letter from %s: %s (%s).", letter.topic, letter.detail, letter.reason)
+            log.warning("Dead letter from %s: %s (%s).", letter.topic, letter.detail, letter.reason, extra=LIMITED)
         self._unlogged += len(letters) - logged
         if logged:
             self._log_others()
@@ -218,13 +217,17 @@ class Reporting:
 
     def _log_others(self) -> None:
         if self._unlogged:
-            log.warning("%d more dead letters; mlade deadletters list shows them.", self._unlogged)
+            log.warning("%d more dead letters; mlade deadletters list shows them.", self._unlogged, extra=LIMITED)
             self._unlogged = 0
 
     def publish_filter_state(self) -> None:
-        """Publish the last answer to a filter, retained."""
+        """Publish the last answer to a filter, retained; and the revisions, where there is a new one."""
         body = msgspec.json.encode(self._filters.answer)
         self._source.publish(f"{self._root}/filter/state", body, qos=1, retain=True)
+        if self._told_revision != self._filters.revision:
+            self._told_revision = self._filters.revision
+            told = msgspec.json.encode({"revisions": self._filters.revisions})
+            self._source.publish(f"{self._root}/filter/history", told, qos=1, retain=True)
 
     def _publish_metrics(self) -> None:
         self._source.publish(f"{self._root}/metrics", msgspec.json.encode(self.snapshot()), retain=True)
@@ -242,6 +245,7 @@ class Reporting:
                 self._log_others()
             self.refresh()
             self._measure_rates(now)
+            self._measure_minutes()
             self._publish_metrics()
 
     def set_blocked(self, reason: str | None) -> None:
@@ -273,6 +277,8 @@ class Reporting:
         metrics.set("filter_revision", self._filters.revision)
         metrics.set("outbox_samples", totals.rows)
         metrics.set("outbox_bytes", totals.bytes)
+        for rule in self._computation.selection.document.rules:
+            metrics.expect("accepted", rule.name)
         for reason in LOSSES:
             metrics.set("outbox_lost", getattr(totals, reason), reason)
         for one in self._deliveries:
@@ -295,6 +301,12 @@ class Reporting:
             }
         self._last_rates = current
 
+    def _measure_minutes(self) -> None:
+        names = ("messages", "windows", "accepted", "dead_letters")
+        totals = {name: self._metrics.total(name) for name in names}
+        delivered = min((one.state.delivered for one in self._deliveries), default=0)  # by every bridge
+        self._last_hour.take_totals({**totals, "delivered": delivered})
+
     def snapshot(self) -> dict[str, Any]:
         """Return counters, rates, score histograms, outbox, bridges and schedule, as on the metrics topic."""
         metrics, wall = self._metrics, self._clock.wall()
@@ -302,7 +314,7 @@ class Reporting:
         change = schedule.next_change(wall, _DAYS_AHEAD)
         active = self._computation.selection.is_active(wall)
         metrics.set("schedule_active", active)
-        totals = self._store.totals
+        totals, model = self._store.totals, self._computation.model
         return {
             "time": timestamp(wall),
             "version": __version__,
@@ -338,4 +350,13 @@ class Reporting:
                 "active": active,
                 "next_change": None if change is None else timestamp(change),
             },
+            "model": {
+                "name": model.name,
+                "sha256": model.sha256,
+                "kind": model.kind,
+                "labels": model.labels[:_NAMES_TOLD],
+                "fields": self._fields[:_NAMES_TOLD],
+                "complete": max(len(model.labels), len(self._fields)) <= _NAMES_TOLD,
+            },
+            "last_hour": self._last_hour.told(),
         }

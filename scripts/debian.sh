@@ -31,3 +31,28 @@ install_packages() {
     fi
     rm -f "$log"
 }
+
+# take_from PACKAGE PATH TARGET: one file out of a package that is not installed, for programs that come with a daemon.
+take_from() {
+    local place
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        echo "Missing: ${2##*/}. Install it and try again; Debian's package $1 has it." >&2
+        return 1
+    fi
+    echo "taking ${2##*/} out of Debian's package $1" >&2
+    place=$(mktemp -d)
+    if (
+        cd "$place"
+        apt-get download -q "$1" || { apt-get update -q && apt-get download -q "$1"; } || exit
+        dpkg-deb --fsys-tarfile "$1"_*.deb | tar -x ".$2"
+    ) >"$place/log" 2>&1 </dev/null; then
+        mkdir -p "$(dirname "$3")"
+        mv "$place$2" "$3"
+        rm -rf "$place"
+    else
+        tail -n 20 "$place/log" >&2
+        rm -rf "$place"
+        echo "${2##*/} could not be had; the end of what was said is above" >&2
+        return 1
+    fi
+}

@@ -43,7 +43,8 @@ def record(
 ) -> None:
     """Write down what the sources receive, beside the processor or without one."""
     from processor import settings  # noqa: PLC0415 - a command loads what it needs, and --help nothing
-    from processor.printing import one_line, size  # noqa: PLC0415
+    from processor.logs import one_line  # noqa: PLC0415
+    from processor.printing import size  # noqa: PLC0415
     from processor.record import Recorded, Recorder  # noqa: PLC0415
 
     console = Console(stderr=True, highlight=False)

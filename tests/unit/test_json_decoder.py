@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.decoders.json import JsonDecoder
+from processor.decoders.json import JSON
+from processor.decoders.tree import TreeDecoder
 from processor.source_sections import Source
 from processor.types import Decoded, Failure
 
@@ -21,12 +22,12 @@ NOW = 1_795_341_600_000_000_000
 GOOD = b'{"ts": 1795341600, "d": "x", "a": 0.5, "b": 7}'
 
 
-def decoder(**keys: Any) -> JsonDecoder:  # noqa: ANN401 - the source's keys
+def decoder(**keys: Any) -> TreeDecoder:  # noqa: ANN401 - the source's keys
     """Return a decoder of fields a and b, arrival time, stream from the topic, unless told otherwise."""
-    return JsonDecoder(Source.model_validate({"name": "s", "topics": ["t"], "fields": ["a", "b"], **keys}))
+    return TreeDecoder(JSON, Source.model_validate({"name": "s", "topics": ["t"], "fields": ["a", "b"], **keys}))
 
 
-def run(subject: JsonDecoder, *payloads: bytes) -> Decoded:
+def run(subject: TreeDecoder, *payloads: bytes) -> Decoded:
     """Decode payloads that arrived a second apart from NOW on, and check what holds for any."""
     arrivals = NOW + np.arange(len(payloads), dtype=np.int64) * 10**9
     decoded = subject.decode(payloads, arrivals, ["t"] * len(payloads))
@@ -48,7 +49,7 @@ def run(subject: JsonDecoder, *payloads: bytes) -> Decoded:
     return decoded
 
 
-def failure(subject: JsonDecoder, payload: bytes) -> Failure:
+def failure(subject: TreeDecoder, payload: bytes) -> Failure:
     """Return what is said of a payload between two good ones, which it must not affect."""
     good = GOOD if not subject._names[0].startswith("/") else payload
     decoded = run(subject, good, payload, good)
@@ -286,7 +287,7 @@ def test_a_field_may_be_the_time_or_the_key_too() -> None:
     assert decoded.times.tolist() == [NOW]
 
 
-DECODERS: Sequence[Callable[[], JsonDecoder]] = (
+DECODERS: Sequence[Callable[[], TreeDecoder]] = (
     decoder,
     lambda: decoder(fields=["a"]),
     lambda: decoder(time="ts", stream="{field:d}"),

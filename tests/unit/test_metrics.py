@@ -41,6 +41,17 @@ def test_prometheus_can_read_it_all() -> None:
     assert buckets[-1] == 3
 
 
+def test_a_counter_that_is_expected_begins_at_zero() -> None:
+    """So that its first event is an increase; it is no event itself."""
+    metrics = Metrics()
+    metrics.expect("rejected", "band")
+    assert 'mlade_rejected_total{reason="band"} 0.0' in metrics.exposition().decode()
+    assert metrics.by("rejected") == {}
+    metrics.add("rejected", 2, "band")
+    metrics.expect("rejected", "band")
+    assert metrics.by("rejected") == {"band": 2}
+
+
 def test_totals_are_over_all_labels() -> None:
     """And can be had by label."""
     metrics = Metrics()

@@ -164,6 +164,7 @@ class Line:
             metrics=metrics,
             clock=clock,
             source_names=[one.name for one in configured],
+            fields=[],
             publish_inference=outputs,
             publish_every=3600,
             extra=dict,

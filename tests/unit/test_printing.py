@@ -1,11 +1,8 @@
-"""What the commands print: one event a line, and filters that can be read back."""
+"""What the commands print: filters that can be read back."""
 
 from __future__ import annotations
 
 import json
-import logging
-import re
-import sys
 from typing import Any
 
 import pytest
@@ -14,8 +11,8 @@ from hypothesis import strategies as st
 
 from processor.errors import FilterRejected
 from processor.filter import parse_filter, to_plain
-from processor.printing import LineFormatter, filter_line, filter_yaml, one_line
-from processor.remote import FilterState
+from processor.printing import filter_line, filter_yaml
+from processor.told import FilterState
 
 
 def state(active: dict[str, Any], **changes: Any) -> FilterState:  # noqa: ANN401 - JSON
@@ -28,32 +25,6 @@ def state(active: dict[str, Any], **changes: Any) -> FilterState:  # noqa: ANN40
         "applied_at": "2026-11-22T10:00:00Z",
     }
     return FilterState(**said | {"active": active} | changes)
-
-
-def record(message: str, *arguments: object) -> logging.LogRecord:
-    """Return a record as a logger makes it."""
-    return logging.LogRecord("mlade", logging.WARNING, __file__, 1, message, arguments, None)
-
-
-@given(st.text())
-def test_an_event_is_one_line(topic: str) -> None:
-    """Whatever came from outside: no line breaks, nothing that a terminal obeys; time with offset, level, message."""
-    line = LineFormatter().format(record("Dead letter from %s.", topic))
-    assert line.splitlines() == [line]
-    assert "\x1b" not in line
-    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d WARNING Dead letter from ", line)
-
-
-def test_a_defect_keeps_its_traceback() -> None:
-    """For the report; below its line."""
-    try:
-        raise RuntimeError("broken")  # noqa: TRY301 - the simplest defect
-    except RuntimeError:
-        defect = record("Please report it.")
-        defect.exc_info = sys.exc_info()
-    first, second, *_, last = LineFormatter().format(defect).splitlines()
-    assert first.endswith("WARNING Please report it.")
-    assert (second, last) == ("Traceback (most recent call last):", "RuntimeError: broken")
 
 
 TEXTS = st.text(min_size=1, max_size=12) | st.sampled_from(
@@ -120,12 +91,6 @@ def test_a_rejection_shows_what_stays_and_why() -> None:
 def test_a_filter_in_a_line(active: dict[str, Any], expected: str) -> None:
     """Its rules by name, and whether it does anything at all."""
     assert filter_line(state(active)) == f"applied, revision 4 from the topic: {expected}"
-
-
-def test_one_line_leaves_text_as_it_is() -> None:
-    """What is not a control character is shown."""
-    assert one_line("Förderband 3 → °C [bold]") == "Förderband 3 → °C [bold]"
-    assert one_line("a\nb\r\x9b\u2028") == "a b\\r\\x9b\\u2028"
 
 
 def test_a_rejection_says_where_the_filter_in_force_came_from() -> None:

@@ -453,7 +453,7 @@ def test_parties_without_any_field_are_no_matter() -> None:
 def test_not_a_number_is_not_finite() -> None:
     """As in any other format, the next message is not affected."""
     found = run(born(), device("DATA", metric("a", math.nan), seq=2), device("DATA", metric("a", 1, at=1), seq=3))
-    assert reasons(found) == [("not_finite", "field 'a' is nan; expected a finite number")]
+    assert reasons(found) == [("not_finite", f"stream '{PRESS}': field 'a' is nan; expected a finite number")]
     assert readings(found) == [(1, PRESS, [1, 2])]
 
 
@@ -493,7 +493,7 @@ def test_times_that_cannot_be() -> None:
         "time",
         ("time", "a timestamp is after the year 2261; expected milliseconds since 1970"),
     )
-    assert ahead_said.startswith("the time is 172800 s in the future; max_ahead allows 86400 s")
+    assert ahead_said.startswith(f"stream '{PRESS}': the time is 172800 s in the future; max_ahead allows 86400 s")
 
 
 def test_history_is_a_stream_of_its_own() -> None:
