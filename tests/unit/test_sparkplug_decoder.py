@@ -13,6 +13,7 @@ from processor.decoders.sparkplug import SparkplugDecoder
 from processor.source_sections import Source
 from processor.types import NS, Decoded
 from tests import sparkplug
+from tests.formats import example
 from tests.sparkplug import START, Sent, metric, payload, recorded
 
 NOW = 1_795_341_600_000_000_000
@@ -83,6 +84,30 @@ def born(**keys: Any) -> SparkplugDecoder:  # noqa: ANN401 - the source's keys
     subject = decoder(**keys)
     assert readings(run(subject, *BORN)) == [(0, PRESS, [1, 2])]
     return subject
+
+
+def test_the_example_in_the_documentation() -> None:
+    """Its source is what it says it is: a birth, and then what changes."""
+    subject = SparkplugDecoder(example("Sparkplug B").source)
+    found = run(
+        subject,
+        device(
+            "BIRTH",
+            metric("Temperature", 20.5, alias=1, at=0),
+            metric("Pressure", 3.1, alias=2, at=0),
+            metric("Running", 1, kind=sparkplug.BOOLEAN, alias=3, at=0),
+            metric("Serial", "P-1", kind=sparkplug.STRING, alias=4, at=0),
+        ),
+        device("DATA", metric(None, 21, alias=1, at=1000, typed=False), seq=2),
+        device(
+            "DATA",
+            metric(None, 22, alias=1, at=2000),
+            metric(None, 0, alias=3, at=3000, kind=sparkplug.BOOLEAN, typed=False),
+            seq=3,
+        ),
+    )
+    values = [[20.5, 3.1, 1], [21, 3.1, 1], [22, 3.1, 1], [22, 3.1, 0]]
+    assert readings(found) == [(1000 * second, PRESS, row) for second, row in enumerate(values)]
 
 
 # What real libraries send.
