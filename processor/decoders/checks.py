@@ -35,7 +35,7 @@ class Checks:
             partly: whether a payload with a bad reading gives its other readings; else it gives none.
         """
         self._names = source.fields
-        self._time_name = source.time
+        self._time_name = source.time if source.base is None else source.base.time
         self._unit = source.time_unit
         self._ahead = source.max_ahead
         self._partly = partly
