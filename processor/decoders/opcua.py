@@ -13,7 +13,7 @@ from processor.decoders.json import JSON
 from processor.decoders.opcua_messages import DataSet, data_sets, joined_samples
 from processor.decoders.opcua_values import value_and_time
 from processor.decoders.times import TimeUnit, column_to_nanoseconds, to_nanoseconds
-from processor.decoders.values import ABSENT, checked_key, key_field, numbers
+from processor.decoders.values import ABSENT, checked_key, is_missing, key_field, number, numbers
 from processor.source_sections import Source
 from processor.types import Decoded, Failure, Flags, Floats, Ints, Times
 
@@ -145,7 +145,7 @@ class _Nodes:
                     if not (self._is_read(node) if is_read is None else is_read):
                         continue
                     value, time = value_and_time(entry, status)
-                    number = _number(value)
+                    value = _number(value)
                 except Unusable as unusable:
                     batch.refuse(index, unusable, node)
                     continue
@@ -153,7 +153,7 @@ class _Nodes:
                     batch.refuse(index, Unusable("time", "it has a value, but no SourceTimestamp"), node)
                     continue
                 keys.append(node)
-                values.append(number)
+                values.append(value)
                 times.append(message_time if time is ABSENT else time)
         new = range(before, len(keys))
         batch.origin += [index] * len(new)
@@ -204,7 +204,7 @@ class _Joined:
             for node in self._fields:
                 entry = found.entries.get(node, ABSENT)
                 value, time = (ABSENT, ABSENT) if entry is ABSENT else value_and_time(entry, found.status)
-                missing = value is ABSENT or value is None
+                missing = is_missing(value)
                 values.append(self._stand_in if missing and self._stand_in is not None else _number(value))
                 absent.append(missing)
                 if time is not ABSENT and time is not None:
@@ -265,7 +265,7 @@ def _floats(values: list[float]) -> Floats:
 
 
 def _number(value: Any) -> float:  # noqa: ANN401 - as it stands in a payload
-    return value if type(value) in _NUMBERS else numbers([value], lambda _: "its value")[0]
+    return value if type(value) in _NUMBERS else number(value, "its value")
 
 
 def _pattern(text: str) -> Callable[[str], bool]:
