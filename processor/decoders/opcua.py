@@ -22,6 +22,7 @@ _NODES: Final = 10_000
 _LONGEST_NODE: Final = 1024
 """Characters of one that is remembered; most have 50, some 4,000."""
 _NUMBERS: Final = frozenset((float, int, bool))
+"""What becomes a number without another look."""
 
 
 @dataclass(slots=True)
@@ -61,8 +62,8 @@ class _Batch:
 class _Reader(Protocol):
     """Finds the readings in a payload."""
 
-    one: str
-    """What a reading is called in sentences."""
+    many: str
+    """What readings are called in sentences."""
 
     def take(self, payload: object, index: int, batch: _Batch) -> None:
         """Add what is in a decoded payload to `batch`; `index` is its position."""
@@ -108,15 +109,15 @@ class OpcuaDecoder:
         left_out = offered - np.bincount(decoded.origin, minlength=len(payloads))
         for position, (index, reason, detail) in enumerate(failures):
             if left_out[index] > 1:
-                more = f"; {left_out[index]} of the payload's {offered[index]} {self._reader.one} cannot be used"
-                failures[position] = Failure(index, reason, detail + more)
+                how_many = f"{left_out[index]} of the payload's {offered[index]} {self._reader.many} cannot be used"
+                failures[position] = Failure(index, reason, f"{detail}; {how_many}")
         return decoded
 
 
 class _Nodes:
     """Each value is a reading of its node."""
 
-    one = "values"
+    many = "values"
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = [_pattern(text) for text in patterns]
@@ -179,7 +180,7 @@ class _Nodes:
 class _Joined:
     """Each DataSet message is a reading of the fields."""
 
-    one = "DataSet messages"
+    many = "DataSet messages"
 
     def __init__(self, source: Source) -> None:
         self._fields = source.fields
