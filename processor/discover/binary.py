@@ -53,15 +53,15 @@ class Numbers(NamedTuple):
         return f"{self.dtype}{header}" + (f", {self.channels} channels {way}" if self.channels > 1 else "")
 
 
-def guess(payloads: Sequence[bytes], channels: int | None = None) -> Numbers | None:
+def guess(payloads: Sequence[bytes], channels: Sequence[int] = ()) -> Numbers | None:
     """Return the likeliest meaning of payloads of one kind; None where none is likely.
 
     Args:
         payloads: in the order of arrival, best of one topic.
-        channels: that there have to be; None: any number.
+        channels: how many there may be; empty: any number.
     """
     typed = _of_floats(payloads)
-    wanted = range(1, _MOST_CHANNELS + 1) if channels is None else (channels,)
+    wanted = channels or range(1, _MOST_CHANNELS + 1)
     if typed is not None:
         return _arranged(*typed, payloads, wanted)
     found = [_arranged(dtype, 0, payloads, wanted) for dtype in _whole(payloads)]

@@ -19,13 +19,11 @@ from rich.live import Live
 from processor import document
 from processor.clock import SystemClock
 from processor.discover.choice import Choice, choose
-from processor.discover.families import group
-from processor.discover.heard import Heard, without_processors
 from processor.discover.joins import joins
+from processor.discover.learning import Learner
 from processor.discover.listening import Listener
-from processor.discover.looks import Signature, signature
 from processor.discover.pace import window_for
-from processor.discover.proposals import Proposal, give_names, propose
+from processor.discover.proposals import Proposal, give_names
 from processor.discover.table import table_of
 from processor.discover.wishes import Wanted, look_at_model
 from processor.discover.writing import Session, configuration
@@ -55,34 +53,6 @@ class Options(NamedTuple):
     timeout: float
 
 
-class Learner:
-    """Says what families there are, from what was heard so far."""
-
-    def __init__(self, heard: Heard, wanted: Wanted | None) -> None:
-        """Take what is heard, which grows, and the model that it is to fit."""
-        self._heard = heard
-        self._channels = None if wanted is None else wanted.wishes[0].channels
-        self._known: dict[str, tuple[int, Signature | None]] = {}
-        """What each topic looked like, and after how many messages: looked at again when they have doubled."""
-
-    def proposals(self, *, final: bool = False) -> list[Proposal]:
-        """Return what is known now; `final`: everything is looked at again."""
-        topics = {topic.name: topic for topic in without_processors(self._heard.topics)}
-        signatures: dict[str, Signature] = {}
-        silent = []
-        for name, topic in topics.items():
-            count = topic.messages + topic.retained
-            seen_at, found = self._known.get(name, (0, None))
-            if final or not seen_at or count >= 2 * seen_at:
-                found = signature(topic)
-                self._known[name] = count, found
-            if found is None:
-                silent.append(name)
-            else:
-                signatures[name] = found
-        return propose(group(signatures, silent), topics, self._channels)
-
-
 def run(options: Options) -> int:
     """Run the command and return its exit code. Main thread only, because it takes the signals.
 
@@ -107,7 +77,7 @@ def run(options: Options) -> int:
         protocol=broker.protocol,
         max_payload=broker.max_payload,
     )
-    learner = Learner(listener.heard, wanted)
+    learner = Learner(listener.heard, () if wanted is None else wanted.channels)
     try:
         _listen(listener, learner, options, console)
     except NoAnswer as error:
