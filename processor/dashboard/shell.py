@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from nicegui import app, ui
+from nicegui import app, events, ui
 
 from processor.dashboard.access import Access
 from processor.dashboard.watching import Watcher
@@ -68,6 +68,11 @@ def page_of(root: str) -> str:
 def html(content: str = "", tag: str = "div") -> ui.html:
     """Return an element with content whose parts from outside are escaped."""
     return ui.html(content, sanitize=False, tag=tag)
+
+
+def button(title: str, act: events.Handler[events.ClickEventArguments], kind: str = "outline") -> ui.button:
+    """Return a button: `primary`, `outline` or `flat`; its colours are the style sheet's."""
+    return ui.button(title, on_click=act, color=None).props("unelevated no-caps").classes(f"our-button {kind}")
 
 
 def serve_static() -> None:

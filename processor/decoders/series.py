@@ -113,7 +113,8 @@ class SeriesDecoder:
 
     def _from_object(self, value: object, where: str) -> _Block:
         if not isinstance(value, dict):
-            raise Unusable("decode", f"{where or 'the payload '}is {kind(value)}; expected an object")
+            named = where.removesuffix(": ") or "the payload"
+            raise Unusable("decode", f"{named} is {kind(value)}; expected an object")
         time = look_up(value, self._time)
         if is_missing(time):
             raise Unusable("time", f"{where}no time: field {self._base.time!r} is {kind(time)}")

@@ -204,7 +204,7 @@ SOURCES: list[dict[str, Any]] = [
 
 
 @given(st.lists(documents, max_size=6), st.sampled_from(SOURCES))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_document_means_the_same_in_every_format(batch: list[object], source: dict[str, Any]) -> None:
     """The same readings and the same sentences, together and one by one, with and without typed structures."""
     answers = []
