@@ -58,14 +58,16 @@ def guess(payloads: Sequence[bytes], channels: Sequence[int] = ()) -> Numbers | 
 
     Args:
         payloads: in the order of arrival, best of one topic.
-        channels: how many there may be; empty: any number.
+        channels: how many there may be, where the numbers do not tell; empty: as many as come together.
     """
     typed = _of_floats(payloads)
-    wanted = channels or range(1, _MOST_CHANNELS + 1)
     if typed is not None:
-        return _arranged(*typed, payloads, wanted)
-    found = [_arranged(dtype, 0, payloads, wanted) for dtype in _whole(payloads)]
-    signals = [one for one in found if one is not None and one.roughness < _SIGNAL]
+        found = _arranged(*typed, payloads, range(1, _MOST_CHANNELS + 1))
+        if found is not None and found.roughness >= _SIGNAL:  # noise
+            return _arranged(*typed, payloads, channels) or found
+        return found
+    whole = [_arranged(dtype, 0, payloads, range(1, _MOST_CHANNELS + 1)) for dtype in _whole(payloads)]
+    signals = [one for one in whole if one is not None and one.roughness < _SIGNAL]
     return min(signals, key=lambda one: one.roughness, default=None)
 
 

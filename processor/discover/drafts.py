@@ -142,7 +142,7 @@ def _of_base(made: Draft, given: Given) -> None:
 
 def _of_bytes(made: Draft, given: Given) -> None:
     """Add what numbers one after another seem to be."""
-    found = binary.guess(given.payloads, given.channels) or binary.guess(given.payloads)
+    found = binary.guess(given.payloads, given.channels)
     if found is None:
         made.problem = "bytes that look like no sensor's numbers"
         return

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processor.discover import binary, packed, texts, trees
+from processor.discover import binary, opcua, packed, texts, trees
 from processor.discover.heard import Topic
 from processor.discover.look import Look, unknown
 from processor.types import Message
@@ -47,7 +47,7 @@ def look(payload: bytes) -> Look:
         except (ValueError, RecursionError):
             pass
         else:
-            return trees.look_at(tree, "json")
+            return opcua.look_at(tree) or trees.look_at(tree, "json")
     found = texts.look_at(payload) or packed.look_at(payload)
     return found or unknown("bytes", "bytes of no format that is known")
 

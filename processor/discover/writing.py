@@ -21,7 +21,6 @@ class Session(NamedTuple):
 
     broker: Mapping[str, Any]
     """Keys of `broker`."""
-    topic: str
     when: str
     seconds: float
     messages: int

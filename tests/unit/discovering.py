@@ -62,7 +62,7 @@ def conclude(proposals: Sequence[Proposal], wanted: Wanted | None = None) -> tup
     alternatives = joins(proposals)
     give_names([*proposals, *alternatives])
     choice = choose(proposals, wanted, alternatives)
-    session = Session({"url": "mqtt://broker.example:1883"}, "#", "2026-11-22T10:00:00Z", 20, 1, 1, None, None)
+    session = Session({"url": "mqtt://broker.example:1883"}, "2026-11-22T10:00:00Z", 20, 1, 1, None, None)
     return choice, configuration(choice, session)
 
 
