@@ -23,6 +23,7 @@ import typer
 from processor import __version__
 from processor.commands import recordings
 from processor.commands.dashboard import dashboard
+from processor.commands.discover import discover
 from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
 from processor.errors import ConfigurationError, MladeError, ModelError
 from processor.logs import one_line, set_up
@@ -141,6 +142,7 @@ def status(
     raise typer.Exit(0 if found.online else NO_ANSWER)
 
 
+app.command()(discover)
 app.command()(recordings.record)
 app.command()(recordings.replay)
 app.command()(recordings.suggest)

@@ -194,7 +194,7 @@ class Computation:
             judged = np.ones(len(windows), np.bool_)
             judged[list(failures)] = False
             windows = Windows(windows.slots[judged], windows.times[judged], windows.values[judged])
-        names = {slot: name for slot in windows.slots.tolist() if (name := self.windows.names[slot])}
+        names = {slot: name for slot in set(windows.slots.tolist()) if (name := self.windows.names[slot])}
         return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names)
 
     def _with_context(

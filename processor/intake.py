@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -25,7 +24,6 @@ _ROUTES: Final = 100_000
 _LONGEST_ROUTE: Final = 1024
 """Characters of a topic that is remembered; one may have 65,535, and memory is bounded."""
 _PAYLOAD_KEPT: Final = 64 << 10
-_PLACEHOLDER: Final = re.compile(r"\{(topic|source)(?:\[(\d+)\])?\}|\{field:[^{}]+\}")
 
 
 @dataclass(slots=True)
@@ -194,11 +192,12 @@ class Intake:
             else:
                 streams = [pile.routes[index] for index in decoded.origin.tolist()]
         else:
+            arounds = [pile.routes[index].around for index in decoded.origin.tolist()]
+            keyed = list(zip(decoded.keys, arounds, strict=True))
+            # A long key is there once, however many readings a payload has.
             name = self._sources[source].name
-            streams = [
-                StreamName(name, key.join(pile.routes[index].around))
-                for index, key in zip(decoded.origin.tolist(), decoded.keys, strict=True)
-            ]
+            names = {(key, around): StreamName(name, key.join(around)) for key, around in set(keyed)}
+            streams = [names[one] for one in keyed]
         origin = np.array(pile.positions, np.int64)[decoded.origin]
         part = _Part(source, origin, decoded.times, decoded.values, streams)
         return self._hold(part, decoded.absent, messages, unused) if source in self.memory.holdings else part
@@ -269,7 +268,7 @@ class Intake:
         source = self._sources[position]
         route = _Route(position, counting_copy(self._held, topic) if own is None else 0)
         try:
-            text = _render(source, topic)
+            text = topics.render(source.stream_template, source.name, topic)
         except IndexError:
             route.problem = f"the topic has too few levels for the stream {source.stream!r} of source {source.name!r}"
             return route
@@ -312,24 +311,6 @@ def counting_copy(held: Iterable[str], topic: str) -> int:
     """Return the subscription whose copy of a message counts where several filters match its topic; else 0."""
     matching = [text for text in held if topics.matches(text, topic)]
     return identifier(matching[0]) if len(matching) > 1 else 0
-
-
-def _render(source: Source, topic: str) -> list[str]:
-    """Return the stream's key; in two parts where the rest of it is in the payload."""
-    levels = topic.split("/")
-    parts = [""]
-    end = 0
-    for found in _PLACEHOLDER.finditer(source.stream_template):
-        parts[-1] += source.stream_template[end : found.start()]
-        end = found.end()
-        if found[1] == "source":
-            parts[-1] += source.name
-        elif found[1] == "topic":
-            parts[-1] += topic if found[2] is None else levels[int(found[2])]
-        else:
-            parts.append("")
-    parts[-1] += source.stream_template[end:]
-    return parts
 
 
 def is_copy(message: Message, identifier: int) -> bool:

@@ -45,6 +45,14 @@ def as_yaml(plain: dict[str, Any]) -> str:
     return yaml.dump(plain, Dumper=_FilterDumper, sort_keys=False, allow_unicode=True)
 
 
+def as_flow(value: object) -> str:
+    """Return a value as YAML in one line that is read again as it is: `[ax, ay]`."""
+    text: str = yaml.dump(
+        value, Dumper=_FilterDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _state_lines(state: FilterState) -> Iterator[str]:
     if state.status == "applied":
         yield f"revision {state.revision}, applied, from the {state.source}, since {state.applied_at}"

@@ -26,6 +26,8 @@ from processor.types import Message
 
 _CONNECTING_READ: Final = 0.05
 _LONGEST_READ: Final = 0.5
+_MOST_EARLY: Final = 4096
+"""Messages read at once, before the subscriptions stand."""
 _STRAGGLERS: Final = 1.0
 """Seconds that retained messages may follow the first of them."""
 
@@ -134,6 +136,37 @@ def connect(settings: Settings, *topics: str, timeout: float) -> Iterator[Proces
         yield processor
     finally:
         processor.close()
+
+
+def subscribe(
+    connection: Connection, filters: Sequence[str], timeout: float, stopped: Callable[[], bool]
+) -> list[Message]:
+    """Wait until the broker has answered a connection's subscriptions, or `stopped`; return what came meanwhile.
+
+    Args:
+        connection: not connected yet.
+        filters: that it subscribes to.
+        timeout: seconds.
+        stopped: whether to give up; looked at several times a second.
+
+    Raises:
+        NoAnswer: the broker was not reached, or grants none of the filters.
+        BrokerError: trying again would not mend it.
+    """
+    clock = SystemClock()
+    deadline = clock.monotonic() + timeout
+    before = connection.state
+    early: list[Message] = []
+    while not connection.subscribed and not stopped():
+        failed = not connection.online and connection.state != before
+        if failed or clock.monotonic() >= deadline:
+            raise NoAnswer(connection.state.removesuffix(" Trying again."))
+        early += connection.read(_MOST_EARLY, min(_LONGEST_READ, timeout))
+    refused = connection.refused
+    if len(refused) == len(filters):
+        told = "; ".join(f"{text} ({reason})" for text, reason in refused.items())
+        raise NoAnswer(f"The broker does not let us subscribe to {told}; check its access list.")
+    return early
 
 
 def get_filter(settings: Settings, timeout: float) -> FilterState:

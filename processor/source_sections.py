@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, get_args
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from processor import document, topics
@@ -31,8 +32,15 @@ _OWN_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "time": (*_TREES, "csv"),
 }
 """Keys that not every format has."""
+_WITHOUT_NAMES: Final = ("number", "binary", "image")
+"""Formats whose payloads hold nothing that has a name."""
 _ONE_VALUE: Final = ("number", "opcua")
 """Formats whose readings are one number, unless joined: its name is `value` where none is given."""
+
+_DELIMITER: Final = re.compile(r"[^\w\s\".+\-]|[ \t]")
+_DTYPE: Final = re.compile(r"[<>=|]?([A-Za-z]+[0-9]*|\?)")
+_WIDEST: Final = 8
+"""Bytes of a number; more is not the same on every machine."""
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 
@@ -48,9 +56,23 @@ class BaseKeys(Section):
 class CsvKeys(Section):
     """How readings are written in lines."""
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = Field(default=",", description="between cells")
+    delimiter: str = Field(default=",", description="between cells")
     header: bool = Field(default=False, description="whether each payload begins with a line of column names")
     columns: list[Text] = Field(default=[], description="the columns' names in order, without a header; absent: fields")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _outside_numbers(cls, delimiter: str) -> str:
+        if not re.fullmatch(_DELIMITER, delimiter):
+            raise ValueError(
+                f'found {document.describe(delimiter)}, expected one character that is in no number: "," ";" "\\t" "|"'
+            )
+        return delimiter
+
+    @field_validator("columns")
+    @classmethod
+    def _distinct(cls, columns: list[str]) -> list[str]:
+        return _distinct(columns, "column")
 
 
 class BinaryKeys(Section):
@@ -65,12 +87,26 @@ class BinaryKeys(Section):
         default=None, description="readings in a second: spreads their times back from the arrival time"
     )
 
+    @field_validator("dtype")
+    @classmethod
+    def _number(cls, dtype: str) -> str:
+        try:
+            found = np.dtype(dtype) if _DTYPE.fullmatch(dtype) else None
+        except TypeError:
+            found = None
+        if found is None or found.kind not in "biuf" or found.itemsize > _WIDEST:
+            raise ValueError(
+                f"found {document.describe(dtype)}, expected numpy's name of a number: byte order < or >, kind i, u or "
+                "f, and bytes, such as <f4, >i2, u1; or b1 for booleans"
+            )
+        return dtype
+
 
 class OpcuaKeys(Section):
     """Which nodes of OPC UA are read."""
 
     nodes: Annotated[list[Text], Field(min_length=1)] = Field(
-        default=["*"], description="node ids, * for any text: each node is a stream of its own"
+        default=["*"], description="node ids, * for any text: each of these nodes is a stream of its own"
     )
     join: bool = Field(default=False, description="fields are node ids, and a DataSet message is one reading")
 
@@ -98,10 +134,27 @@ class JoinKeys(Section):
         default="none", description="last: what did not come in time is what came last; none: there is no reading"
     )
 
+    @field_validator("by")
+    @classmethod
+    def _key(cls, template: str) -> str:
+        if not _is_template(template) or "{field:" in template or "{topic}" in template:
+            raise ValueError(
+                f"found {document.describe(template)}, expected what the sensors' topics have in common, such as "
+                "{topic[1]}, with any text between"
+            )
+        return template
+
     @field_validator("topics")
     @classmethod
     def _filters(cls, filters: dict[str, str]) -> dict[str, str]:
-        return dict(zip(filters, checked_filters(list(filters.values())), strict=True))
+        texts = checked_filters(list(filters.values()))
+        if shared := [text for text in texts if topics.split_share(text).group is not None]:
+            raise ValueError(
+                f"found {document.describe(shared[0])}; what is shared does not all come here to be joined"
+            )
+        if len(set(texts)) < len(texts):
+            raise ValueError("each filter once: a message is of one sensor")
+        return filters
 
 
 class Source(Section):
@@ -155,7 +208,12 @@ class Source(Section):
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
         """Refuse a source of nothing, keys of another format, and a stream of a level that the topics do not have."""
         yield from _format_flaws(data)
+        yield from _csv_flaws(data)
+        stream = data.get("stream")
+        if data.get("format") in _WITHOUT_NAMES and isinstance(stream, str) and "{field:" in stream:
+            yield Flaw(("stream",), f"a payload of format {data['format']} has no field with a name; use {{topic[1]}}")
         yield from _join_flaws(data)
+        yield from _opcua_flaws(data)
         filters = _filters(data)
         if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):
             yield Flaw(("topics",), "found none, expected MQTT topic filters, or an input")
@@ -191,7 +249,8 @@ class Source(Section):
         join = data.get("join")
         if isinstance(join, dict) and isinstance(join.get("topics"), dict):
             filled["topics"] = list(join["topics"].values())
-            filled["stream"] = join.get("by", "{topic}")
+            if _is_template(join.get("by")):
+                filled["stream"] = join["by"]
             filled.setdefault("fields", list(join["topics"]))
         return filled
 
@@ -203,8 +262,7 @@ class Source(Section):
     @field_validator("stream")
     @classmethod
     def _template(cls, template: str) -> str:
-        rest = _TEMPLATE_PART.sub("", template)
-        if "{" in rest or "}" in rest or not template or template.count("{field:") > 1:
+        if not _is_template(template):
             raise ValueError(
                 f"found {document.describe(template)}, expected {{topic}}, {{topic[1]}}, {{source}} or once "
                 "{field:device}, with any text between them"
@@ -214,10 +272,7 @@ class Source(Section):
     @field_validator("fields")
     @classmethod
     def _distinct(cls, fields: list[str]) -> list[str]:
-        twice = sorted({field for field in fields if fields.count(field) > 1})
-        if twice:
-            raise ValueError(f"each field once; {', '.join(map(document.describe, twice))} stands there more than once")
-        return fields
+        return _distinct(fields, "field")
 
 
 def checked_filters(filters: list[str]) -> list[str]:
@@ -232,6 +287,22 @@ def checked_filters(filters: list[str]) -> list[str]:
     return filters
 
 
+def _is_template(text: object) -> bool:
+    """Whether this may name streams."""
+    if not isinstance(text, str):
+        return False
+    rest = _TEMPLATE_PART.sub("", text)
+    return text != "" and "{" not in rest and "}" not in rest and text.count("{field:") <= 1
+
+
+def _distinct(names: list[str], kind: str) -> list[str]:
+    """Return names; raises ValueError where one is there twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"each {kind} once; {', '.join(map(document.describe, twice))} stands there more than once")
+    return names
+
+
 def _filters(data: Mapping[str, Any]) -> object:
     """Return the topic filters that a source is written with: of any type."""
     join = data.get("join")
@@ -241,9 +312,13 @@ def _filters(data: Mapping[str, Any]) -> object:
 
 
 def _has_one_value(data: Mapping[str, Any]) -> bool:
-    opcua = data.get("opcua")
-    joined = data.get("join") is not None or (isinstance(opcua, dict) and opcua.get("join") is True)
+    joined = data.get("join") is not None or _joins_nodes(data)
     return data.get("format") in _ONE_VALUE and not joined
+
+
+def _joins_nodes(data: Mapping[str, Any]) -> bool:
+    opcua = data.get("opcua")
+    return isinstance(opcua, dict) and opcua.get("join") is True
 
 
 def _format_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
@@ -268,10 +343,73 @@ def _format_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
         yield Flaw(("time",), "the time of the first reading is base.time; leave this key out")
 
 
+def _csv_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
+    """Refuse a source of lines without a header in which not every wanted column is named."""
+    keys = data.get("csv")
+    keys = keys if isinstance(keys, dict) else {}
+    fields, columns = data.get("fields"), keys.get("columns")
+    if data.get("format") != "csv":
+        return
+    if keys.get("header") in (True, "true"):
+        if columns:
+            yield Flaw(("csv", "columns"), "with a header each payload names its columns; leave this key out")
+        return
+    if not isinstance(fields, list):
+        return
+    named = columns if isinstance(columns, list) and columns else fields
+    stream = data.get("stream")
+    key = re.search(r"\{field:([^{}]+)\}", stream) if isinstance(stream, str) else None
+    wanted: list[tuple[tuple[str | int, ...], object]] = [(("time",), data.get("time")), (("stream",), key and key[1])]
+    wanted += [(("fields", position), field) for position, field in enumerate(fields)]
+    for where, name in wanted:
+        if isinstance(name, str) and name not in named:
+            which = "of csv.columns" if named is columns else "of the fields, which are all columns without csv.columns"
+            yield Flaw(where, f"{document.describe(name)} is none {which}; csv.columns names each of a line")
+
+
 def _join_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
-    """Refuse beside a join what it says itself."""
-    if data.get("join") is None:
+    """Refuse beside a join what it says itself, what it does not do, and fields that are not of one of its sensors."""
+    join = data.get("join")
+    if join is None:
         return
     for key, instead in {"topics": "join.topics", "stream": "join.by", "input": "join.topics", "base": ""}.items():
         if data.get(key) is not None:
             yield Flaw((key,), "not possible in a join" + (f"; {instead} says it" if instead else ""))
+    if data.get("missing", "reject") != "reject":
+        yield Flaw(("missing",), "not possible in a join; join.fill says what becomes of sensors that did not come")
+    sensors = join.get("topics") if isinstance(join, dict) else None
+    fields = data.get("fields", sensors)
+    if isinstance(sensors, dict) and isinstance(fields, list | dict):
+        yield from _sensor_flaws(list(sensors), list(map(str, fields)), data.get("format"))
+
+
+def _sensor_flaws(sensors: Sequence[str], fields: Sequence[str], found_format: object) -> Iterator[Flaw]:
+    """Refuse fields that do not come from one of a join's sensors, and sensors that give none."""
+    used = [field[1:].split("/")[0] if field.startswith("/") else field for field in fields]
+    names = ", ".join(map(document.describe, sensors))
+    for position, (field, sensor) in enumerate(zip(fields, used, strict=True)):
+        found = f"found {document.describe(field)}, "
+        if sensor not in sensors:
+            expected = f"expected a name in join.topics ({names}), or a JSON pointer from one on, such as /temp/value"
+            yield Flaw(("fields", position), found + expected)
+        elif found_format == "number" and "/" in field[1:]:
+            yield Flaw(("fields", position), found + f"expected {document.describe(sensor)}: a number has no parts")
+    for sensor in sensors:
+        if sensor not in used:
+            yield Flaw(("join", "topics", str(sensor)), "no field comes from it; leave it out, or give it a field")
+
+
+def _opcua_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
+    """Refuse what nodes of OPC UA do not have when they are joined, and what only those have."""
+    if data.get("format") != "opcua":
+        return
+    if _joins_nodes(data):
+        if data["opcua"].get("nodes", ["*"]) != ["*"]:
+            yield Flaw(("opcua", "nodes"), "fields says which nodes are joined; leave this key out")
+        return
+    if data.get("missing") not in (None, "reject"):
+        yield Flaw(("missing",), "a reading of one node lacks nothing; this key goes with opcua.join: true")
+    stream = data.get("stream")
+    if isinstance(stream, str) and "{field:" in stream:
+        message = f"found {document.describe(stream)}, but a stream is this and the node id; a field of the DataSet "
+        yield Flaw(("stream",), message + "message can only be in it with opcua.join: true")

@@ -273,11 +273,12 @@ class WindowBuffer:
         owner = batch.readings.slots[first]
         times, values = batch.readings.times, batch.readings.values
         if (back[:, 0] >= 0).all():
-            return Windows(owner, times[position], values[position])
-        in_batch = np.maximum(position, first[:, None])
-        window_times, window_values = times[in_batch], values[in_batch]
-        row, column = np.nonzero(back < 0)
-        window_times[row, column], window_values[row, column] = self._rings.look(owner[row], back[row, column])
+            return Windows(owner, times.take(position), values.take(position, axis=0))
+        # Of most of these windows the batch holds only the end: that is put over what the ring holds in its place.
+        window_times, window_values = self._rings.look(owner[:, None], np.minimum(back, -1))
+        row, column = np.nonzero(back >= 0)
+        newer = position[row, column]
+        window_times[row, column], window_values[row, column] = times[newer], values[newer]
         return Windows(owner, window_times, window_values)
 
     @property

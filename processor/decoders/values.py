@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+
+import cbor2
+import numpy as np
 
 from processor.decoders.checks import Unusable
 from processor.decoders.times import KINDS
+from processor.types import Flags, Floats
 
 LONGEST_KEY: Final = 65_535
 """Characters of a stream's key in a payload: as many as a topic may have."""
 _PLAIN: Final = frozenset((int, float))
+_WHOLE: Final = re.compile("0|-?[1-9][0-9]{0,17}")
 
 Pointer = tuple[str, ...]
 """The steps to a field."""
@@ -41,25 +47,64 @@ def look_up(value: object, steps: Pointer) -> object:
     """Return what is at the end of `steps`, or `ABSENT`."""
     for step in steps:
         if isinstance(value, dict):
-            value = value.get(step, ABSENT)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            found = value.get(step, ABSENT)
+            if found is ABSENT and _WHOLE.fullmatch(step):  # not every format's keys are texts
+                found = value.get(int(step), ABSENT)
+            value = found
+        elif isinstance(value, list) and _WHOLE.fullmatch(step) and 0 <= int(step) < len(value):
             value = value[int(step)]
         else:
             return ABSENT
     return value
 
 
-def numbers(values: list[Any], what: Callable[[int], str]) -> list[float]:
+def is_missing(value: object) -> bool:
+    """Whether a field is absent, null, or CBOR's undefined."""
+    return value is None or value is ABSENT or value is cbor2.undefined
+
+
+class Missing:
+    """What becomes of fields that are missing in a source's payloads."""
+
+    def __init__(self, policy: Literal["reject", "hold"] | float) -> None:
+        """Take a source's policy."""
+        self.allowed = policy != "reject"
+        self._constant = policy if isinstance(policy, float) else None
+
+    def numbers(self, values: Sequence[Any], what: Callable[[int], str]) -> Sequence[float | None]:
+        """Return values as floats, None for what is missing; `what` names the one at a position in a sentence."""
+        if not self.allowed or not any(map(is_missing, values)):
+            return numbers(values, what)
+        return [None if is_missing(value) else number(value, what(at)) for at, value in enumerate(values)]
+
+    def fill(self, values: Floats, cells: Sequence[Sequence[float | None]]) -> Flags | None:
+        """Return which values are to be held; a constant is put into `values`.
+
+        Args:
+            values: two dimensions; NaN where they are missing.
+            cells: the same, with None there.
+        """
+        if not self.allowed or not np.isnan(values).any():
+            return None
+        absent = np.array([[cell is None for cell in row] for row in cells], np.bool_)
+        if self._constant is None:
+            return absent
+        values[absent] = self._constant
+        return None
+
+
+def numbers(values: Sequence[Any], what: Callable[[int], str]) -> list[float]:
     """Return values as floats; `what` names the one at a position in a sentence."""
     if _PLAIN.issuperset(map(type, values)):
         try:
             return list(map(float, values))
         except OverflowError:
             pass
-    return [_number(value, what(position)) for position, value in enumerate(values)]
+    return [number(value, what(position)) for position, value in enumerate(values)]
 
 
-def _number(value: object, what: str) -> float:
+def number(value: object, what: str) -> float:
+    """Return a value as a float: a number, text of one, or a boolean; `what` names it in a sentence."""
     if isinstance(value, int | float):  # true and false are 1 and 0
         try:
             return float(value)
@@ -95,4 +140,6 @@ def kind(value: object) -> str:
         return "missing"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return "empty" if value in ([], {}, "") else KINDS[type(value)]
+    if value is cbor2.undefined:
+        return "undefined"
+    return "empty" if value in ([], {}, "") else KINDS.get(type(value), "of an unknown type")
