@@ -55,7 +55,7 @@ _NAMES_TOLD: Final = 64
 """Labels and fields named in the metrics."""
 _REJECTIONS: Final = tuple(reason.label for reason in Reason if reason is not Reason.ACCEPTED)
 """The reasons' names, by their numbers; only the last reason is no rejection."""
-_UNREADABLE: Final = ("decode", "field", "model", "not_finite", "stream", "time", "too_large")
+_UNREADABLE: Final = ("decode", "field", "model", "not_finite", "quality", "stream", "time", "too_large")
 """Why messages become dead letters, mostly; a new reason is counted from its first letter on."""
 
 

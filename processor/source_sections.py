@@ -106,7 +106,7 @@ class OpcuaKeys(Section):
     """Which nodes of OPC UA are read."""
 
     nodes: Annotated[list[Text], Field(min_length=1)] = Field(
-        default=["*"], description="node ids, * for any text: each node is a stream of its own"
+        default=["*"], description="node ids, * for any text: each of these nodes is a stream of its own"
     )
     join: bool = Field(default=False, description="fields are node ids, and a DataSet message is one reading")
 
@@ -213,6 +213,7 @@ class Source(Section):
         if data.get("format") in _WITHOUT_NAMES and isinstance(stream, str) and "{field:" in stream:
             yield Flaw(("stream",), f"a payload of format {data['format']} has no field with a name; use {{topic[1]}}")
         yield from _join_flaws(data)
+        yield from _opcua_flaws(data)
         filters = _filters(data)
         if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):
             yield Flaw(("topics",), "found none, expected MQTT topic filters, or an input")
@@ -311,9 +312,13 @@ def _filters(data: Mapping[str, Any]) -> object:
 
 
 def _has_one_value(data: Mapping[str, Any]) -> bool:
-    opcua = data.get("opcua")
-    joined = data.get("join") is not None or (isinstance(opcua, dict) and opcua.get("join") is True)
+    joined = data.get("join") is not None or _joins_nodes(data)
     return data.get("format") in _ONE_VALUE and not joined
+
+
+def _joins_nodes(data: Mapping[str, Any]) -> bool:
+    opcua = data.get("opcua")
+    return isinstance(opcua, dict) and opcua.get("join") is True
 
 
 def _format_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
@@ -392,3 +397,19 @@ def _sensor_flaws(sensors: Sequence[str], fields: Sequence[str], found_format: o
     for sensor in sensors:
         if sensor not in used:
             yield Flaw(("join", "topics", str(sensor)), "no field comes from it; leave it out, or give it a field")
+
+
+def _opcua_flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
+    """Refuse what nodes of OPC UA do not have when they are joined, and what only those have."""
+    if data.get("format") != "opcua":
+        return
+    if _joins_nodes(data):
+        if data["opcua"].get("nodes", ["*"]) != ["*"]:
+            yield Flaw(("opcua", "nodes"), "fields says which nodes are joined; leave this key out")
+        return
+    if data.get("missing") not in (None, "reject"):
+        yield Flaw(("missing",), "a reading of one node lacks nothing; this key goes with opcua.join: true")
+    stream = data.get("stream")
+    if isinstance(stream, str) and "{field:" in stream:
+        message = f"found {document.describe(stream)}, but a stream is this and the node id; a field of the DataSet "
+        yield Flaw(("stream",), message + "message can only be in it with opcua.join: true")

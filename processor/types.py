@@ -58,7 +58,7 @@ class DeadLetter(NamedTuple):
     arrival: int
     """Nanoseconds since the Unix epoch."""
     reason: str
-    """One word, for counting: `decode`, `field`, `not_finite`, `too_large`, `time` …"""
+    """One word, for counting: `decode`, `field`, `not_finite`, `quality`, `too_large`, `time` …"""
     detail: str
     """A sentence: what was found and what was expected."""
     payload: bytes

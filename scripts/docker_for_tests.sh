@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A Docker engine and a Mosquitto image for the tests, on a Debian machine that has neither.
+# A Docker engine and images for the tests, on a Debian machine that has neither.
 #
-#   scripts/docker_for_tests.sh start    prints the image's name on stdout; everything else goes to stderr
+#   scripts/docker_for_tests.sh start    prints the name of a Mosquitto image on stdout; all else goes to stderr
 #   scripts/docker_for_tests.sh stop     ends the engine that `start` started, and no other
 #
-# An engine that answers is used as it is. The official image is used where it is here or can be pulled; where no
-# container registry is reachable, an image of Debian's own mosquitto package is made from the machine's apt sources.
+# An engine that answers is used as it is. The official images are used where they are here or can be pulled; where no
+# container registry is reachable, images of Debian's own packages are made from the machine's apt sources: one of
+# Mosquitto, and mlade-debian:test and mlade-python:test, with which the Dockerfiles can begin.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/debian.sh
@@ -13,6 +14,7 @@ cd "$(dirname "$0")/.."
 official=eclipse-mosquitto:2
 built=mlade-mosquitto:test
 base=mlade-debian:test
+python=mlade-python:test
 state="$PWD/build/docker"
 log="$state/dockerd.log"
 pidfile="$state/dockerd.pid"
@@ -80,6 +82,9 @@ build_base() {
     }
     [[ -z $mirror ]] || debian_sources >"$root/etc/apt/sources.list"
     apt-config dump Acquire >"$root/etc/apt/apt.conf.d/90machine"
+    # As in the official images: no layer holds what apt-get only caches.
+    printf '%s\n' 'APT::Keep-Downloaded-Packages "false";' 'Dir::Cache::pkgcache "";' 'Dir::Cache::srcpkgcache "";' \
+        >>"$root/etc/apt/apt.conf.d/90machine"
     if [[ -f /etc/ssl/certs/ca-certificates.crt ]]; then
         install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
     fi
@@ -88,13 +93,29 @@ build_base() {
     rm -rf "$root"
 }
 
-build_image() {
-    have_image "$base" || build_base
-    say "building $built from Debian's mosquitto package"
-    docker build --network host --build-arg "BASE=$base" --tag "$built" mosquitto >"$state/build.log" 2>&1 </dev/null || {
+# build IMAGE DIRECTORY
+build() {
+    say "making $1 from Debian's packages"
+    docker build --network host --build-arg "BASE=$base" --tag "$1" "$2" >"$state/build.log" 2>&1 </dev/null || {
         tail -20 "$state/build.log" >&2
         fail "docker build failed; the end of its log is above"
     }
+}
+
+# Debian's Python. Its package of certificates replaces the machine's, so pip is told where those are.
+build_python() {
+    local place
+    place=$(mktemp -d)
+    cp /etc/ssl/certs/ca-certificates.crt "$place/machine.crt" 2>/dev/null || touch "$place/machine.crt"
+    cat >"$place/Dockerfile" <<'END'
+ARG BASE
+FROM ${BASE}
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*
+COPY machine.crt /etc/ssl/machine.crt
+ENV PIP_CERT=/etc/ssl/machine.crt
+END
+    build "$python" "$place"
+    rm -rf "$place"
 }
 
 start() {
@@ -105,7 +126,9 @@ start() {
         echo "$official"
         return
     fi
-    have_image "$built" || build_image
+    have_image "$base" || build_base
+    have_image "$built" || build "$built" mosquitto
+    have_image "$python" || build_python
     echo "$built"
 }
 

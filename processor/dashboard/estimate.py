@@ -25,12 +25,16 @@ class Estimate(NamedTuple):
         kept: of them, by schedule, where, band and sample; about.
         seconds: that the time is long.
         less: names of conditions that keep less than that.
+        inside: the part of all scores that lies in the band, whatever comes before it; 0 to 1.
+        tested: whether the band was tested on any window.
     """
 
     windows: int
     kept: float
     seconds: int
     less: tuple[str, ...]
+    inside: float
+    tested: bool
 
     @property
     def share(self) -> float:
@@ -42,6 +46,9 @@ class Estimate(NamedTuple):
         time = "hour" if self.seconds >= _HOUR else words.span(self.seconds)
         if not self.windows:
             return f"No windows in the last {time} to try it on."
+        if not self.tested:
+            lie = f"Of all scores, {words.share(self.inside)} lie in it."
+            return f"None of {words.count(self.windows)} windows of the last {time} came as far as this band. {lie}"
         about = "At most" if self.less else "About"
         what = f"{about} {words.share(self.share)} of the last {time}: {words.count(self.kept)}"
         note = f" {' and '.join(self.less).capitalize()} may keep less." if self.less else ""
@@ -56,10 +63,17 @@ def estimate(scores: RuleScores, rule: Mapping[str, Any]) -> Estimate:
         rule: a rule, as in a filter document, that measures the same.
     """
     reached = np.array(scores.reached, np.float64)
-    kept = float((reached * _inside(scores, rule)).sum())
+    every = np.sum([*scores.by_label.values()], axis=0, dtype=np.float64) if scores.by_label else np.zeros(len(reached))
+    inside = _inside(scores, rule)
     sample = rule.get("sample", 1.0)
-    less = tuple(name for name in _AFTER if rule.get(name))
-    return Estimate(scores.windows, kept * (sample if isinstance(sample, int | float) else 1.0), scores.seconds, less)
+    return Estimate(
+        windows=scores.windows,
+        kept=float((reached * inside).sum()) * (sample if isinstance(sample, int | float) else 1.0),
+        seconds=scores.seconds,
+        less=tuple(name for name in _AFTER if rule.get(name)),
+        inside=float((every * inside).sum() / max(every.sum(), 1.0)),
+        tested=bool(reached.any()),
+    )
 
 
 def _inside(scores: RuleScores, rule: Mapping[str, Any]) -> Floats:

@@ -5,12 +5,13 @@ One record a processor, never changed but replaced: the watching thread writes, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from processor.allowance import Allowance
 from processor.dashboard.samples import Letter, Sample, read_letter, read_sample
 from processor.told import FilterState, History, Metrics, Revision
 from processor.types import Message
@@ -19,8 +20,8 @@ _MOST: Final = 1000
 """Processors; others are counted."""
 _SAMPLES: Final = 24
 _LETTERS: Final = 20
-_KEPT_EVERY: Final = 0.25
-"""Seconds between two samples, and two dead letters, of a processor that are looked at."""
+_PER_SECOND: Final = 4.0
+"""Samples, and dead letters, of a processor that are looked at; in a burst as many as are kept."""
 
 TOPICS: Final = (("status", 1), ("filter/state", 1), ("filter/history", 1), ("metrics", 0))
 """What tells of a processor, with the QoS to ask for."""
@@ -78,20 +79,21 @@ class Fleet:
         foreign: messages on processors' topics that no processor has written.
     """
 
-    def __init__(self, prefixes: Sequence[str]) -> None:
-        """Look at topics with these beginnings."""
+    def __init__(self, prefixes: Sequence[str], monotonic: Callable[[], float]) -> None:
+        """Look at topics with these beginnings; `monotonic` tells the time in seconds."""
         self.processors: dict[str, Processor] = {}
         self.too_many = 0
         self.foreign = 0
         self._prefixes = [f"{prefix}/" for prefix in prefixes]
-        self._next: dict[tuple[str, str], float] = {}
+        self._monotonic = monotonic
+        self._allowances: dict[tuple[str, str], Allowance] = {}
 
-    def take(self, messages: Iterable[Message], now: float) -> None:
-        """Take note of messages that came at `now` on the monotonic clock."""
+    def take(self, messages: Iterable[Message]) -> None:
+        """Take note of messages that have just come."""
         for message in messages:
             root, rest = self.split(message.topic)
             if root:
-                self._take(root, rest, message, now)
+                self._take(root, rest, message)
 
     def split(self, topic: str) -> tuple[str, str]:
         """Return a topic's beginning that names a processor, and the rest; empty where it is not one of ours."""
@@ -101,26 +103,30 @@ class Fleet:
                 return (prefix + name, rest) if name and rest else ("", "")
         return "", ""
 
-    def _take(self, root: str, rest: str, message: Message, now: float) -> None:
-        if rest.startswith("accepted/") or rest == "deadletter":
-            kind = rest.partition("/")[0]
-            if now < self._next.get((root, kind), 0.0) or root not in self.processors:
-                return
-            self._next[root, kind] = now + _KEPT_EVERY
-        before = self.processors.get(root) or Processor(root)
-        if message.oversize:
+    def _take(self, root: str, rest: str, message: Message) -> None:
+        if message.oversize or (rest.startswith(("accepted/", "deadletter")) and not self._is_looked_at(root, rest)):
             return
+        before = self.processors.get(root) or Processor(root)
         if not message.payload:  # somebody has cleared what the broker retained
             if rest == "status" and root in self.processors:
                 self.processors = {key: value for key, value in self.processors.items() if key != root}
             return
-        told = _told(before, rest, message, now)
+        told = _told(before, rest, message, self._monotonic())
         if told is None:
             self.foreign += 1
         elif root not in self.processors and len(self.processors) >= _MOST:
             self.too_many += 1
         else:
             self.processors = {**self.processors, root: replace(before, **told)}
+
+    def _is_looked_at(self, root: str, rest: str) -> bool:
+        """Whether there is time for one more of what may come at any rate."""
+        if root not in self.processors:
+            return False
+        kind = rest.partition("/")[0]
+        if (root, kind) not in self._allowances:
+            self._allowances[root, kind] = Allowance(self._monotonic, _PER_SECOND, _SAMPLES)
+        return bool(self._allowances[root, kind].take(1))
 
 
 def _told(before: Processor, rest: str, message: Message, now: float) -> dict[str, Any] | None:

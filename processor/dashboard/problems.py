@@ -15,6 +15,8 @@ _SILENT: Final = 10.0
 """Seconds without a word from a processor that is online, where it is not known how often it speaks."""
 _MINUTES: Final = 5
 """Of the last ones, looked at for what should not go on."""
+_FEW: Final = 0.01
+"""A smaller part of the messages may be dead letters without a warning."""
 _FEW_WINDOWS: Final = 1000
 """With fewer in an hour, that none was kept says nothing."""
 
@@ -107,7 +109,7 @@ def _losing(metrics: Metrics) -> Iterator[Problem]:
         most = max(metrics.dead_letters.items(), key=lambda item: item[1], default=("", 0))[0]
         part = f"{words.count(letters)} of {words.count(messages)}"
         text = f"{part} messages of the last minutes could not be used, mostly {most}; see its dead letters."
-        yield Problem(Level.WARNING, text)
+        yield Problem(Level.NOTICE if letters < messages * _FEW else Level.WARNING, text)
     dropped = metrics.counters.get("dropped_messages", 0)
     if dropped:
         yield Problem(

@@ -73,6 +73,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(where)
+        listening.listen()
     except OSError as error:
         raise MladeError(f"--listen {host}:{port} cannot be used: {error.strerror or error}.") from error
     return listening
@@ -91,8 +92,8 @@ def _application(desk: Desk, host: str, *, secure: bool) -> Guard:
         fleet_page.build(desk, visitor(request))
 
     @ui.page("/processor/{root:path}")
-    def one(request: Request, root: str) -> None:
-        processor_page.build(desk, visitor(request), root)
+    def one(request: Request, root: str, tab: str = "") -> None:
+        processor_page.build(desk, visitor(request), root, tab)
 
     ui.run_with(
         application,

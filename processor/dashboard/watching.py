@@ -67,8 +67,8 @@ class Watcher:
         Raises:
             ConfigurationError: a TLS file cannot be used.
         """
-        self.fleet = Fleet(prefixes)
         self._clock = SystemClock()
+        self.fleet = Fleet(prefixes, self._clock.monotonic)
         self._changes = changes
         wanted = [*TOPICS, *STREAMS, *([("command/response", 0)] if changes else [])]
         self._connection = Connection(
@@ -155,7 +155,7 @@ class Watcher:
             while not self._stopping:
                 messages = self._connection.read(_AT_ONCE, _LONGEST_READ)
                 self._connection.acknowledge(messages)
-                self.fleet.take(messages, self._clock.monotonic())
+                self.fleet.take(messages)
                 for message in messages:
                     self._compare(message)
                 while self._to_send:

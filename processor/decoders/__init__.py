@@ -13,6 +13,7 @@ from processor.decoders.join import JoinDecoder
 from processor.decoders.json import JSON
 from processor.decoders.msgpack import MSGPACK
 from processor.decoders.number import NUMBER, NumberDecoder
+from processor.decoders.opcua import OpcuaDecoder
 from processor.decoders.series import SeriesDecoder
 from processor.decoders.tree import Codec, TreeDecoder
 from processor.protocols import Decoder
@@ -36,6 +37,7 @@ FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "number": _number,
     "csv": CsvDecoder,
     "binary": BinaryDecoder,
+    "opcua": OpcuaDecoder,
 }
 
 

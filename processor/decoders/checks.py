@@ -79,12 +79,14 @@ class Checks:
         for row in np.flatnonzero(good & (~whole.all(axis=1) | late)).tolist():
             good[row] = False
             index = int(origin[row])
+            where = f"stream {keys[row]!r:.120}: " if keys and self._partly else ""
             if late[row]:
-                bad.setdefault(index, Failure(index, "time", self._too_late(int(moments[row]), int(arrivals[index]))))
+                detail = where + self._too_late(int(moments[row]), int(arrivals[index]))
+                bad.setdefault(index, Failure(index, "time", detail))
             else:
                 column = int(np.argmin(whole[row]))
                 found = values.reshape(len(origin), -1)[row, column]
-                detail = f"field {self._names[column]!r} is {found}; expected a finite number"
+                detail = f"{where}field {self._names[column]!r} is {found}; expected a finite number"
                 bad.setdefault(index, Failure(index, "not_finite", detail))
         if not self._partly:
             good &= ~np.isin(origin, list(bad))

@@ -7,8 +7,10 @@ whatever does not fit is looked at again, slowly and with a precise answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -74,15 +76,16 @@ class TreeDecoder:
         else:
             decode, astuple = self._fast.one, msgspec.structs.astuple
             try:
-                rows, origin = [astuple(decode(payload)) for payload in payloads], list(range(len(payloads)))
+                rows, origin = list(map(astuple, map(decode, payloads))), list(range(len(payloads)))
             except (ValueError, RecursionError):  # all of msgspec's are ValueErrors, and UnicodeDecodeError is one
                 rows, origin = self._carefully(payloads, failures)
-        return self._columns(rows, np.array(origin, np.int64), arrivals, failures)
+        return self._columns(rows, np.fromiter(origin, np.int64, len(rows)), arrivals, failures)
 
     def _columns(self, rows: list[_Row], origin: Ints, arrivals: Times, failures: list[Failure]) -> Decoded:
         columns = list(zip(*rows, strict=True)) if rows else [()] * (self._lead + len(self._fields))
         cells = columns[self._lead :]
-        values = np.array(cells, np.float64)
+        shape = len(cells), len(rows)
+        values = np.fromiter(chain.from_iterable(cells), np.float64, math.prod(shape)).reshape(shape)
         absent = self._missing.fill(values, cells)
         keys = None if self._key is None else [str(key) for key in columns[self._lead - 1]]
         return self._checks.readings(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from processor.discover.drafts import last_name
 from processor.discover.proposals import Proposal, with_fields
 from processor.discover.wishes import Wanted, Wish
+
+_COLORS: Final[Mapping[int, tuple[str, tuple[str, ...]]]] = {
+    1: ("grey", ("grey",)),
+    3: ("rgb", ("red", "green", "blue")),
+}
+"""What `image.color` is for so many channels, and what they are called."""
 
 
 class Choice(NamedTuple):
@@ -23,23 +30,38 @@ class Choice(NamedTuple):
     """What is missing for the model, as a sentence; empty where it fits, or where there is none."""
 
 
-def choose(proposals: Sequence[Proposal], wanted: Wanted | None) -> Choice:
-    """Choose those that fit the model; without one, or where none does, those of which most is known and comes."""
+def choose(proposals: Sequence[Proposal], wanted: Wanted | None, alternatives: Sequence[Proposal] = ()) -> Choice:
+    """Choose those that fit the model; without one, or where none does, those of which most is known and comes.
+
+    Args:
+        proposals: one a family.
+        wanted: the model.
+        alternatives: other sources of the same families, taken where only they fit the model.
+    """
     usable = [one for one in proposals if one.source is not None]
     wish, fitting = (None, []) if wanted is None else _fitting(usable, wanted)
+    if wanted is not None and not fitting:
+        wish, fitting = _fitting(alternatives, wanted)
     complaint = ""
     if wanted is not None and wish is not None and not fitting:
         complaint = _complaint(usable, wanted, wish)
         usable = _nearest(usable, wish)
     active = _best(fitting or usable)
     chosen = {id(one.family) for one in active}
+    joined = {id(part) for one in active for part in one.parts}
     others = []
-    for one in proposals:
+    for one in (*alternatives, *proposals):
         if one.source is None:
             others.append((one, one.problem))
+        elif id(one.family) in joined:
+            others.append((one, f"{_name(active[0])} joins it with others"))
         elif id(one.family) not in chosen:
             others.append((one, _why_not(one, active[0], wish)))
     return Choice(active, others, wish, complaint)
+
+
+def _name(one: Proposal) -> str:
+    return "" if one.source is None else str(one.source["name"])
 
 
 def _best(usable: Sequence[Proposal]) -> list[Proposal]:
@@ -55,10 +77,17 @@ def _kind(one: Proposal) -> tuple[str, ...]:
     return (*one.family.filters, "") if one.made_up else one.channels
 
 
-def _worth(alike: Sequence[Proposal]) -> tuple[bool, bool, bool, float]:
+def _worth(alike: Sequence[Proposal]) -> tuple[bool, bool, bool, bool, float]:
     sure = any(not one.guess for one in alike)
     live = any(one.messages for one in alike)
-    return sure and live, live, len(alike[0].channels) > 1, sum(one.messages * one.pace.readings for one in alike)
+    named = not alike[0].made_up
+    return (
+        sure and live,
+        live,
+        named,
+        len(alike[0].channels) > 1,
+        sum(one.messages * one.pace.readings for one in alike),
+    )
 
 
 def _fitting(usable: Sequence[Proposal], wanted: Wanted) -> tuple[Wish, list[Proposal]]:
@@ -68,7 +97,7 @@ def _fitting(usable: Sequence[Proposal], wanted: Wanted) -> tuple[Wish, list[Pro
         if named:
             return wish, named
     for wish in wanted.wishes:
-        if fitting := [one for one in usable if _fits(one, wish)]:
+        if fitting := [_as_wished(one, wish) for one in usable if _fits(one, wish)]:
             return wish, fitting
     return wanted.wishes[0], []
 
@@ -85,8 +114,19 @@ def _as_named(one: Proposal, wish: Wish, names: Sequence[str]) -> Proposal | Non
 
 
 def _fits(one: Proposal, wish: Wish) -> bool:
-    is_image = one.family.signature.format == "image"
-    return is_image == wish.image and wish.channels in (None, len(one.channels))
+    if one.family.signature.format == "image":
+        return wish.image and wish.channels in (None, *_COLORS)
+    return not wish.image and wish.channels in (None, len(one.channels))
+
+
+def _as_wished(one: Proposal, wish: Wish) -> Proposal:
+    """Return a proposal for images with the size and the colours that a model takes; any other as it is."""
+    if not wish.image or one.source is None:
+        return one
+    color, channels = _COLORS[wish.channels or 3]
+    image = {**one.source["image"], "color": color}
+    image |= {"height": wish.height or image["height"], "width": wish.width or image["width"]}
+    return replace(one, source={**one.source, "image": image}, channels=channels)
 
 
 def _nearest(usable: Sequence[Proposal], wish: Wish) -> list[Proposal]:
@@ -104,7 +144,7 @@ def _complaint(usable: Sequence[Proposal], wanted: Wanted, wish: Wish) -> str:
 
 
 def _compared(one: Proposal, wish: Wish) -> str:
-    name = "" if one.source is None else one.source["name"]
+    name = _name(one)
     if wish.image or wish.channels is None:
         return f"{name} is {one.family.signature.format}"
     lacking = wish.channels - len(one.channels)
@@ -113,7 +153,7 @@ def _compared(one: Proposal, wish: Wish) -> str:
 
 
 def _why_not(one: Proposal, active: Proposal, wish: Wish | None) -> str:
-    name = "" if active.source is None else active.source["name"]
+    name = _name(active)
     mine, theirs = len(one.channels), len(active.channels)
     if wish is not None and wish.channels not in (None, mine):
         return f"it has {_counted(mine)}, and the model wants {wish.channels}"

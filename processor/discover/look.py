@@ -33,4 +33,4 @@ class Look(NamedTuple):
 
 def unknown(kind: str, problem: str) -> Look:
     """Return what a payload looks like that no format reads."""
-    return Look("", kind, [], 0, (), problem)
+    return Look("", kind, [], 1, (), problem)

@@ -29,6 +29,10 @@ class Pace(NamedTuple):
     readings: float
     """In a message, on the average."""
 
+    def with_readings(self, more: float) -> Pace:
+        """Return the pace where each of these readings is so many."""
+        return self._replace(interval=self.interval and self.interval / more, readings=self.readings * more)
+
 
 def pace_of(topics: Sequence[Topic], readings: float, keys: float) -> Pace:
     """Return the pace of a family.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from processor.decoders.times import Instant
+from processor.decoders.values import look_up
 from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, Record, unknown
 from processor.discover.moments import is_moment
 
 _DEEPEST: Final = 8
 _LONGEST_AXES: Final = 16
 """Numbers in an array that are fields of one reading rather than a field of so many readings."""
-_SCALAR: Final = (int, float, str, bool, type(None))
+_SCALAR: Final = (int, float, str, bool, type(None), Instant)
 
 
 def look_at(tree: object, format_: str) -> Look:
@@ -82,8 +84,9 @@ def _of_object(tree: dict[str, Any], format_: str) -> Look:
     columns = {steps: values for steps, values in arrays.items() if all(isinstance(v, _SCALAR) for v in values)}
     lengths = {len(values) for values in columns.values()}
     timed = any(all(map(is_moment, values)) for values in columns.values())
-    if columns and len(lengths) == 1 and (timed or lengths.pop() > _LONGEST_AXES):
-        return _of_columns(tree, format_, columns)
+    if columns and len(lengths) == 1 and (timed or max(lengths) > _LONGEST_AXES):
+        series = None if timed or len(columns) > 1 else _of_series(tree, format_, next(iter(columns)))
+        return series or _of_columns(tree, format_, columns)
     return Look(format_, "object", [flat(tree)], 1)
 
 
@@ -117,6 +120,16 @@ def _of_base(
     scalars: Record = {key: value for key, value in _outside(tree, tuple(arrays)) if isinstance(value, _SCALAR)}
     values = field_name(steps)
     return Look(format_, "base", [scalars], len(rows), (values, called if len(set(called)) == width else ()))
+
+
+def _of_series(tree: dict[str, Any], format_: str, steps: tuple[str, ...]) -> Look | None:
+    """Look at `{"t0": …, "values": […]}`, many readings of one field with one time; None where there is no time."""
+    scalars: Record = {key: value for key, value in _outside(tree, (steps,)) if isinstance(value, _SCALAR)}
+    values = look_up(tree, steps)
+    if not isinstance(values, list) or not all(map(is_number, values)) or not any(map(is_moment, scalars.values())):
+        return None
+    name_of_all = field_name(steps)
+    return Look(format_, "base", [scalars], len(values), (name_of_all, (steps[-1],)))
 
 
 def _of_columns(tree: dict[str, Any], format_: str, columns: dict[tuple[str, ...], list[Any]]) -> Look:

@@ -74,18 +74,21 @@ export default {
         { key: "max", value: this.high, open: this.band.max === null, title: "Upper end of the band" },
       ];
     },
+    // A column's height is the square root of its count, so that few scores beside many can be seen; its colours
+    // divide it by their share.
     stacked() {
       const sums = new Array(this.bins).fill(0);
       for (const row of this.series) row.counts.forEach((count, bin) => (sums[bin] += count));
-      const most = Math.max(1, ...sums);
+      const most = Math.sqrt(Math.max(1, ...sums));
       const below = new Array(this.bins).fill(0);
+      const scale = sums.map((sum) => ((this.base - 18) * Math.sqrt(sum)) / most / Math.max(sum, 1));
       const step = this.width / this.bins;
       return this.series.map((row) => {
         let path = "";
         row.counts.forEach((count, bin) => {
           if (!count) return;
-          const y = this.base - ((this.base - 18) * (below[bin] + count)) / most;
-          const height = ((this.base - 18) * count) / most;
+          const y = this.base - scale[bin] * (below[bin] + count);
+          const height = scale[bin] * count;
           path += `M${(bin * step).toFixed(2)},${y.toFixed(2)}h${Math.max(step - 0.6, 0.6).toFixed(2)}v${height.toFixed(2)}h${-Math.max(step - 0.6, 0.6).toFixed(2)}z`;
           below[bin] += count;
         });
