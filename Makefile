@@ -34,6 +34,14 @@ lint: .venv/.dev ## style and types
 bench: .venv/.bench ## throughput and selection quality, with mlade's peers
 	$(bin)/python -m bench
 
+.PHONY: docs
+docs: .venv/.dev ## the documentation as pages, in build/docs
+	NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs build --strict --quiet
+
+.PHONY: reference
+reference: .venv/.dev ## what docs/reference and config/schema take from the code, anew
+	$(bin)/python scripts/reference.py
+
 .PHONY: constraints
 constraints: ## constraints.txt anew, with the newest versions that pyproject.toml allows
 	scripts/setup.sh constraints

@@ -28,14 +28,14 @@ from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.control import FilterControl
+from processor.copies import filters, identifier
 from processor.delivery import Delivery
 from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
 from processor.filter import FilterDocument
 from processor.health import HealthServer
-from processor.intake import filters, identifier
 from processor.journal import Journal
 from processor.live_commands import Commands
-from processor.memories import Memories
+from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
@@ -110,12 +110,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
     )
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
+    remembered = store.remembered()
     computation, make_selection = build_computation(
         sized,
         model,
         control.active,
         windows=windows,
-        memories=Memories.kept(store.meta("memories"), store.remembered()),
+        memories=Memories.kept(store.meta("memories"), remembered),
+        of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
         revision=control.revision,
         paused=bool(store.meta("paused")),
         copies=copies,
@@ -153,6 +155,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
         clock=clock,
         source_names=[source.name for source in settings.sources],
+        fields=list(dict.fromkeys(field for source in settings.sources for field in source.fields)),
         publish_inference=settings.publish_inference,
         publish_every=settings.metrics.publish_every / NS,
         extra=lambda: {

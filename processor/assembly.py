@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from processor import context
@@ -17,7 +17,7 @@ from processor.errors import ModelError, Problem
 from processor.filter import FilterDocument, check_against, validate_filter
 from processor.intake import Intake
 from processor.legacy import as_filter
-from processor.memories import Memories
+from processor.memories import Memories, Remembered
 from processor.model.onnx_model import OnnxModel, load_model
 from processor.protocols import Model
 from processor.retained import RetainedCopies
@@ -38,8 +38,9 @@ def open_model(settings: Settings) -> OnnxModel:
     return load_model(
         settings.path(model.path),
         window_size=model.window.size,
-        channels=len(source.fields),
+        channels=source.channels,
         fields=source.fields,
+        image=source.image_size,
         input_name=model.input.name,
         layout=model.input.layout,
         mean=model.input.mean,
@@ -78,7 +79,7 @@ def signature(settings: Settings) -> str:
 def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
     known = dict.fromkeys(field for source in settings.sources for field in source.fields)
-    window, channels = settings.model.window, len(settings.sources[0].fields)
+    window, channels = settings.model.window, settings.sources[0].channels
     return [
         *check_against(document, kind=model.kind, labels=model.labels, fields=list(known)),
         *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
@@ -127,6 +128,7 @@ def build_computation(
     copies: RetainedCopies | None = None,
     held: Callable[[], Sequence[str]] | None = None,
     memories: Memories | None = None,
+    of_sources: Iterable[Remembered] = (),
     samples: bool = True,
 ) -> Assembly:
     """Put decoders, windows, model and filter together.
@@ -141,6 +143,7 @@ def build_computation(
         copies: tells retained messages that were read before; None: there are none.
         held: returns the filters that a message may have a copy for; None: the sources'.
         memories: what the filter's conditions remember from an earlier run; None: nothing.
+        of_sources: what the sources remember from it.
         samples: whether accepted windows become samples; else they are only counted.
     """
     field_names = [(source.name, source.fields) for source in settings.sources]
@@ -149,9 +152,11 @@ def build_computation(
         return Selection(active, model.labels, field_names, computation.selection.memories.successor())
 
     decoders = [decoder(source) for source in settings.sources]
+    intake = Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held)
+    intake.memory.restore(of_sources)
     computation = Computation(
         settings.id,
-        intake=Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held),
+        intake=intake,
         windows=windows,
         model=model,
         selection=Selection(document, model.labels, field_names, memories),

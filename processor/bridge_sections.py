@@ -17,24 +17,24 @@ from processor.units import ByteSize, Duration, PositiveDuration, duration_text,
 class Rotate(Section):
     """When a file is finished."""
 
-    max_bytes: Annotated[ByteSize, within(1, 1 << 40, size_text)] = 64 << 20
-    max_age: PositiveDuration = 10 * NS
+    max_bytes: Annotated[ByteSize, within(1, 1 << 40, size_text)] = Field(default=64 << 20, description="of a file")
+    max_age: PositiveDuration = Field(default=10 * NS, description="since a file's first sample")
 
 
 class FilesBridge(Section):
     """Samples as JSON Lines, a folder a day."""
 
-    type: Literal["files"]
-    name: Name = "files"
-    path: Text
-    rotate: Rotate = Rotate()
+    type: Literal["files"] = Field(description="files")
+    name: Name = Field(default="files", description="in metrics and logs; of one bridge only")
+    path: Text = Field(description="the folder")
+    rotate: Rotate = Field(default=Rotate(), description="when a file is finished")
 
 
 class MqttBridge(Section):
     """Samples as messages on `<prefix>/<id>/accepted/<rule>`."""
 
-    type: Literal["mqtt"]
-    name: Name = "mqtt"
+    type: Literal["mqtt"] = Field(description="mqtt")
+    name: Name = Field(default="mqtt", description="in metrics and logs; of one bridge only")
 
 
 def _host(text: str) -> str:
@@ -57,7 +57,7 @@ class HubX509(Section):
     """A device that shows a certificate."""
 
     host: Host = Field(description="the hub's name, such as plant.azure-devices.net")
-    device: DeviceId
+    device: DeviceId = Field(description="the device's id")
     cert: Text = Field(description="file with its certificate, PEM")
     key: Text = Field(description="file with the certificate's private key, PEM")
 
@@ -66,7 +66,7 @@ class HubSas(Section):
     """A device that signs with a key."""
 
     host: Host = Field(description="the hub's name, such as plant.azure-devices.net")
-    device: DeviceId
+    device: DeviceId = Field(description="the device's id")
     key_file: Text = Field(description="file with the key, Base64 as in the portal")
 
 
@@ -100,7 +100,7 @@ class HubTls(Section):
 class HubRate(Section):
     """How much is sent at most. What is over it waits in the outbox."""
 
-    messages_per_second: float | None = Field(default=None, gt=0, le=100_000)
+    messages_per_second: float | None = Field(default=None, gt=0, le=100_000, description="absent: no limit")
     messages_per_day: int | None = Field(
         default=None, ge=1, le=10**12, description="as the hub bills them, in blocks of 4 KiB, from midnight UTC on"
     )
@@ -140,26 +140,26 @@ _IDENTITIES: Final = ("connection_string", "connection_string_file", "x509", "sa
 class HubBridge(Section):
     """Samples as messages to Azure IoT Hub."""
 
-    type: Literal["iothub"]
-    name: Name = "iothub"
+    type: Literal["iothub"] = Field(description="iothub")
+    name: Name = Field(default="iothub", description="in metrics and logs; of one bridge only")
     connection_string: str | None = Field(default=None, repr=False, description="a device's or a module's")
     connection_string_file: Text | None = Field(default=None, description="file that holds it")
-    x509: HubX509 | None = None
-    sas: HubSas | None = None
-    dps: HubDps | None = None
+    x509: HubX509 | None = Field(default=None, description="a device that shows a certificate")
+    sas: HubSas | None = Field(default=None, description="a device that signs with a key")
+    dps: HubDps | None = Field(default=None, description="a device that the provisioning service tells its hub")
     edge: bool = Field(default=False, description="we are a module of IoT Edge, which tells us who we are")
-    tls: HubTls = HubTls()
+    tls: HubTls = Field(default=HubTls(), description="how the hub's certificate is checked")
     websockets: bool = Field(default=False, description="port 443 instead of 8883")
     window: int = Field(default=64, ge=1, le=1000, description="messages that may wait for their PUBACK")
     timeout: Annotated[Duration, within(NS, 600 * NS, duration_text)] = Field(
         default=30 * NS, description="how long one waits, before the connection is made anew"
     )
-    rate: HubRate = HubRate()
-    pack: HubPack = HubPack()
+    rate: HubRate = Field(default=HubRate(), description="how much is sent at most")
+    pack: HubPack = Field(default=HubPack(), description="how many samples go into one message")
     upload: Literal["oversize", "never"] = Field(
         default="oversize", description="samples over 256 KB: through the hub's storage account, or dead letters"
     )
-    legacy: HubLegacy | None = None
+    legacy: HubLegacy | None = Field(default=None, description="how MLADE's desired properties are understood")
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:

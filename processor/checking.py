@@ -119,10 +119,12 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
     where = f"at {settings.root}/… on {configuration.without_password(broker.url)}" if broker else "without a broker"
     yield "processor", f"{settings.id}, {where}"
     for source in settings.sources:
-        time = f"time from {source.time}" if source.time else "time of arrival"
+        named = "SourceTimestamp" if source.format == "opcua" else source.time
+        time = f"time from {named}" if named else "time of arrival"
         inlets = [f"{', '.join(source.topics)} at QoS {source.qos}"] if source.topics else []
         inlets += [f"the input {source.input}"] if source.input else []
-        yield f"source {source.name}", f"{' and '.join(inlets)}, {source.format}, stream {source.stream}, {time}"
+        stream = f"stream {source.stream_template}"
+        yield f"source {source.name}", f"{' and '.join(inlets)}, {source.format}, {stream}, {time}"
         for topic in source.topics:
             if topic.startswith(f"{settings.topic_prefix}/"):
                 yield "", f"NOTE: nothing comes from {topic}: messages under topic_prefix are never readings"

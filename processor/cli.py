@@ -22,6 +22,8 @@ import typer
 
 from processor import __version__
 from processor.commands import recordings
+from processor.commands.dashboard import dashboard
+from processor.commands.discover import discover
 from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
 from processor.errors import ConfigurationError, MladeError, ModelError
 from processor.logs import one_line, set_up
@@ -140,9 +142,11 @@ def status(
     raise typer.Exit(0 if found.online else NO_ANSWER)
 
 
+app.command()(discover)
 app.command()(recordings.record)
 app.command()(recordings.replay)
 app.command()(recordings.suggest)
+app.command()(dashboard)
 
 
 @filters.command("get")

@@ -40,7 +40,7 @@ class Outcome:
         outgoing: those and the windows that are sent beside them, in order.
         dead_letters: messages that could not be used, and those whose window the model failed on.
         names: the streams of the windows, by slot.
-        remembered: what the filter's conditions remember, where it changed.
+        remembered: what sources and the filter's conditions remember, where it changed.
     """
 
     taken: Taken
@@ -145,7 +145,7 @@ class Computation:
             self.selection.context.forget(self.windows.gone)
         self.windows.release()
         outcome = parts[0] if len(parts) == 1 else _together(taken, parts)
-        return replace(outcome, remembered=self.selection.memories.changes())
+        return replace(outcome, remembered=[*self._intake.memory.changes(), *self.selection.memories.changes()])
 
     @property
     def _most_windows(self) -> int:
@@ -194,7 +194,7 @@ class Computation:
             judged = np.ones(len(windows), np.bool_)
             judged[list(failures)] = False
             windows = Windows(windows.slots[judged], windows.times[judged], windows.values[judged])
-        names = {slot: name for slot in windows.slots.tolist() if (name := self.windows.names[slot])}
+        names = {slot: name for slot in set(windows.slots.tolist()) if (name := self.windows.names[slot])}
         return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names)
 
     def _with_context(
@@ -293,7 +293,8 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
     """Return a batch's parts as one."""
     pasts = [part.past for part in parts if part.past is not None]
     verdicts = [part.judgement.verdicts for part in parts]
-    scores = zip(*(part.judgement.scores for part in parts), strict=True)
+    scores = _by_rule([part.judgement.scores for part in parts])
+    reached = _by_rule([part.judgement.reached for part in parts])
     return Outcome(
         taken,
         Past(*_columns(pasts, "streams", "counts", "times", "values")) if pasts else None,
@@ -301,13 +302,19 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
         _join([part.predictions for part in parts]),
         Judgement(
             Verdicts(*_columns(verdicts, "rule", "reason", "score", "probability")),
-            [None if of_rule[0] is None else np.concatenate(of_rule) for of_rule in scores],
+            scores,
+            reached,
         ),
         [sample for part in parts for sample in part.samples],
         [sample for part in parts for sample in part.outgoing],
         [letter for part in parts for letter in part.dead_letters],
         {slot: name for part in parts for slot, name in part.names.items()},
     )
+
+
+def _by_rule(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return what each rule says of the windows of all parts; None where it says nothing."""
+    return [None if of_rule[0] is None else np.concatenate(of_rule) for of_rule in zip(*parts, strict=True)]
 
 
 def _columns(parts: Sequence[object], *names: str) -> list[Any]:

@@ -6,11 +6,12 @@ Everything here happens on the pipeline thread, between two batches, at the plac
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from processor.errors import ConfigurationError, FilterRejected, Problem
 from processor.events import timestamp
@@ -19,6 +20,18 @@ from processor.filter import FilterDocument, all_problems, parse_filter, to_plai
 log = logging.getLogger(__name__)
 
 FilterSource = Literal["file", "topic", "twin"]
+
+_REVISIONS: Final = 50
+_REVISIONS_BYTES: Final = 256 << 10
+"""How many are kept, and how much they may take together as JSON."""
+
+
+class _Origin(NamedTuple):
+    """Where a document came from."""
+
+    source: FilterSource
+    digest: str
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,7 @@ class FilterControl:
         active: the filter in force.
         revision: grows by one with each applied change; persistent.
         answer: the last answer, as it stands on `filter/state`.
+        revisions: the last filters that were in force, newest first, as they stand on `filter/history`.
     """
 
     def __init__(
@@ -71,13 +85,15 @@ class FilterControl:
         self.revision = 0
         self.active = document
         self.answer: dict[str, Any] = {}
+        self.revisions: list[dict[str, Any]] = []
         self._source: FilterSource = "file"
         if kept is not None:
             self._seen = dict(kept["seen"])
             self.revision = kept["revision"]
             self.answer = kept["answer"] | {"active_source": kept["source"]}
+            self.revisions = kept.get("revisions", [])  # an older version kept none
         if kept is None or not self._resume(kept):
-            self._apply(document, "file", self._file_digest, now)
+            self._apply(document, _Origin("file", self._file_digest), now)
         self._seen["file"] = self._file_digest
 
     def _resume(self, kept: dict[str, Any]) -> bool:
@@ -99,7 +115,15 @@ class FilterControl:
         self.active, self._source = document, kept["source"]
         return True
 
-    def offer(self, payload: bytes, source: FilterSource, now: int, *, problems: Sequence[Problem] = ()) -> Offer:
+    def offer(
+        self,
+        payload: bytes,
+        source: FilterSource,
+        now: int,
+        *,
+        problems: Sequence[Problem] = (),
+        user: str | None = None,
+    ) -> Offer:
         """Look at a document from `source`; an empty one returns to the file's filter. Changes nothing by itself.
 
         Args:
@@ -107,28 +131,27 @@ class FilterControl:
             source: where it came from.
             now: wall time, ns since the Unix epoch.
             problems: why it is rejected, whatever it says.
+            user: who sent it, as they call themselves; nobody checks that.
         """
-        digest = _digest(payload)
-        if self._seen.get(source) == digest:
+        origin = _Origin(source, _digest(payload), user)
+        if self._seen.get(source) == origin.digest:
             return Offer(self.active, changed=False, memory=None, install=lambda: None)
         later = copy(self)
-        changed = later._consider(payload, source, now, digest, problems)  # noqa: SLF001 - a copy of ourselves
+        changed = later._consider(payload, origin, now, problems)  # noqa: SLF001 - a copy of ourselves
         return Offer(later.active, changed, later.memory(), lambda: self.__dict__.update(later.__dict__))
 
-    def _consider(
-        self, payload: bytes, source: FilterSource, now: int, digest: str, problems: Sequence[Problem]
-    ) -> bool:
+    def _consider(self, payload: bytes, origin: _Origin, now: int, problems: Sequence[Problem]) -> bool:
         """Apply or reject a document that is new from its source; whether another filter is in force then."""
-        self._seen = self._seen | {source: digest}
+        self._seen = self._seen | {origin.source: origin.digest}
         if not payload.strip():
-            return self._return_to_file(source, digest, now)
+            return self._return_to_file(origin, now)
         try:
             document = self._read(payload, problems)
         except FilterRejected as error:
-            self._reject(error.problems, source, digest)
+            self._reject(error.problems, origin)
             return False
-        self._apply(document, source, digest, now)
-        log.info("Filter revision %d from the %s is in force.", self.revision, source)
+        self._apply(document, origin, now)
+        log.info("Filter revision %d from the %s is in force.", self.revision, origin.source)
         return True
 
     def _read(self, payload: bytes, problems: Sequence[Problem]) -> FilterDocument:
@@ -142,38 +165,41 @@ class FilterControl:
             raise FilterRejected(problems)
         return document
 
-    def _return_to_file(self, source: FilterSource, digest: str, now: int) -> bool:
+    def _return_to_file(self, origin: _Origin, now: int) -> bool:
         changed = self._source != "file"
         if changed:
-            self._apply(self._file, "file", digest, now)
-            log.info("The %s's filter was removed: the file's is in force, revision %d.", source, self.revision)
+            self._apply(self._file, origin._replace(source="file"), now)
+            log.info("The %s's filter was removed: the file's is in force, revision %d.", origin.source, self.revision)
         else:
-            said = {"status": "applied", "sha256": digest, "source": "file", "active_source": "file", "errors": []}
-            self.answer = self.answer | said
+            said = {"status": "applied", "source": "file", "active_source": "file", "errors": []}
+            self.answer = self.answer | said | {"sha256": origin.digest}
         return changed
 
-    def _apply(self, document: FilterDocument, source: FilterSource, digest: str, now: int) -> None:
-        self.active, self._source = document, source
+    def _apply(self, document: FilterDocument, origin: _Origin, now: int) -> None:
+        self.active, self._source = document, origin.source
         self.revision += 1
         self.answer = {
             "status": "applied",
             "revision": self.revision,
-            "sha256": digest,
+            "sha256": origin.digest,
             "applied_at": timestamp(now),
-            "source": source,
-            "active_source": source,
+            "source": origin.source,
+            "active_source": origin.source,
             "errors": [],
             "active": to_plain(document),
         }
+        newest = {key: self.answer[key] for key in ("revision", "applied_at", "source")}
+        newest |= {"user": origin.user, "filter": self.answer["active"]}
+        self.revisions = _within_bounds([newest, *self.revisions])
 
-    def _reject(self, problems: Sequence[Problem], source: FilterSource, digest: str) -> None:
-        log.warning("A filter from the %s was rejected: %s", source, "; ".join(map(str, problems)))
+    def _reject(self, problems: Sequence[Problem], origin: _Origin) -> None:
+        log.warning("A filter from the %s was rejected: %s", origin.source, "; ".join(map(str, problems)))
         self.answer = {
             "status": "rejected",
             "revision": self.revision,
-            "sha256": digest,
+            "sha256": origin.digest,
             "applied_at": self.answer["applied_at"],
-            "source": source,
+            "source": origin.source,
             "active_source": self._source,
             "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
             "active": to_plain(self.active),
@@ -187,7 +213,19 @@ class FilterControl:
             "seen": self._seen,
             "active": to_plain(self.active),
             "answer": self.answer,
+            "revisions": self.revisions,
         }
+
+
+def _within_bounds(revisions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the newest revisions, as many as may be kept; always the first."""
+    kept, size = list(revisions[:1]), len(json.dumps(revisions[0]))
+    for one in revisions[1:_REVISIONS]:
+        size += len(json.dumps(one))
+        if size > _REVISIONS_BYTES:
+            break
+        kept.append(one)
+    return kept
 
 
 def _digest(payload: bytes) -> str:

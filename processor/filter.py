@@ -62,8 +62,8 @@ TopicFilter = Annotated[str, AfterValidator(_topic_filter)]
 class Band(Section):
     """A closed interval; either end may be absent."""
 
-    min: float | None = None
-    max: float | None = None
+    min: float | None = Field(default=None, description="the least score that lies in it")
+    max: float | None = Field(default=None, description="the greatest score that lies in it")
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
@@ -76,83 +76,82 @@ class Band(Section):
 
 
 class Where(Section):
-    """Conditions on the window itself; all that are given hold.
+    """Conditions on the window itself; all that are given hold."""
 
-    Attributes:
-        labels: the predicted label is one of these.
-        streams: the stream's key matches one of these MQTT topic filters.
-        fields: the newest reading's values lie in these intervals.
-    """
-
-    labels: Many[Label] = ()
-    streams: Many[TopicFilter] = ()
+    labels: Many[Label] = Field(default=(), description="the predicted label is one of these")
+    streams: Many[TopicFilter] = Field(default=(), description="the stream's key matches one of these topic filters")
     fields: Annotated[
         Mapping[Annotated[str, Field(min_length=1)], Band],
         Field(max_length=MAX_ENTRIES),
         BeforeValidator(not_too_many),
-    ] = {}
+    ] = Field(default={}, description="the newest reading's values lie in these intervals")
 
 
 class Keep(Section):
     """An adaptive band: the most extreme `share` of the last `over` scores."""
 
-    share: Annotated[float, Field(gt=0, le=1)]
-    of: Literal["highest", "lowest"] = "highest"
-    over: Annotated[int, Field(ge=1, le=100_000)] = 5000
+    share: Annotated[float, Field(gt=0, le=1)] = Field(description="of the windows that come so far")
+    of: Literal["highest", "lowest"] = Field(default="highest", description="which scores are the most extreme")
+    over: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=5000, description="how many of the last scores are compared"
+    )
 
 
 class Dedup(Section):
     """Not closer than `distance`, in scaled readings, to any of the last `memory` samples."""
 
-    distance: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    memory: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    distance: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        default="auto", description="below which two windows are the same, in standard deviations; auto: from the data"
+    )
+    memory: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="how many of the last samples are compared"
+    )
 
 
 class Cooldown(Section):
-    """Nothing for a while after a sample.
+    """Nothing for a while after a sample."""
 
-    Attributes:
-        duration: nanoseconds; written `for`.
-        by: what each have their own: every stream, label, or the rule as a whole.
-    """
-
-    duration: PositiveDuration = Field(alias="for")
-    by: Literal["rule", "label", "stream"] = "stream"
+    duration: PositiveDuration = Field(alias="for", description="how long nothing is kept after a sample")
+    by: Literal["rule", "label", "stream"] = Field(default="stream", description="what has a pause of its own")
 
 
 class Limit(Section):
     """At most `max` samples in any `per` nanoseconds, for each of `by`."""
 
-    max: Annotated[int, Field(ge=1, le=1_000_000)]
-    per: PositiveDuration
-    by: Literal["rule", "label", "stream"] = "rule"
+    max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="samples")
+    per: PositiveDuration = Field(description="the interval, which slides")
+    by: Literal["rule", "label", "stream"] = Field(default="rule", description="what has a limit of its own")
 
 
 class Context(Section):
     """Neighbouring windows of the same stream to send along: how many `before` and `after`."""
 
-    before: Annotated[int, Field(ge=0, le=1000)] = 0
-    after: Annotated[int, Field(ge=0, le=1000)] = 0
+    before: Annotated[int, Field(ge=0, le=1000)] = Field(default=0, description="windows before the sample")
+    after: Annotated[int, Field(ge=0, le=1000)] = Field(default=0, description="windows after it")
 
 
 class Rule(Section):
     """One way to be accepted. Its conditions are tested in the order in which they stand here."""
 
-    name: Name
-    schedule: ScheduleDocument | None = None
-    where: Where = Where()
-    measure: Measure | None = None
-    label: Label | None = None
-    band: Band | None = None
-    outside: bool = False
-    keep: Keep | None = None
-    dedup: Dedup | None = None
-    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
-    cooldown: Cooldown | None = None
-    limit: Limit | None = None
-    context: Context = Context()
-    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
-    tags: Annotated[Mapping[str, str], Field(max_length=MAX_ENTRIES), BeforeValidator(not_too_many)] = {}
+    name: Name = Field(description="in samples, topics and metrics")
+    schedule: ScheduleDocument | None = Field(default=None, description="the rule's own, in addition to the filter's")
+    where: Where = Field(default=Where(), description="conditions on the window itself")
+    measure: Measure | None = Field(default=None, description="what makes the prediction one number, the score")
+    label: Label | None = Field(default=None, description="whose probability, for measure: probability")
+    band: Band | None = Field(default=None, description="the closed interval that the score lies in")
+    outside: bool = Field(default=False, description="the score lies outside the band instead")
+    keep: Keep | None = Field(default=None, description="an adaptive band: the most extreme share of the last scores")
+    dedup: Dedup | None = Field(default=None, description="not too close to a sample that was kept lately")
+    sample: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="this fraction, chosen by hash")
+    cooldown: Cooldown | None = Field(default=None, description="nothing for a while after a sample")
+    limit: Limit | None = Field(default=None, description="at most so many samples in a sliding interval")
+    context: Context = Field(default=Context(), description="neighbouring windows that are sent along")
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = Field(
+        default=0, description="higher leaves the outbox first and is dropped last"
+    )
+    tags: Annotated[Mapping[str, str], Field(max_length=MAX_ENTRIES), BeforeValidator(not_too_many)] = Field(
+        default={}, description="text that goes into the rule's samples"
+    )
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
@@ -172,9 +171,9 @@ class Rule(Section):
 class FilterDocument(Section):
     """The filter: what is collected while `enabled` and in `schedule`, by the first of `rules` that matches."""
 
-    enabled: bool = True
-    schedule: ScheduleDocument | None = None
-    rules: Many[Rule] = ()
+    enabled: bool = Field(default=True, description="false: nothing is kept")
+    schedule: ScheduleDocument | None = Field(default=None, description="when anything is kept; absent: always")
+    rules: Many[Rule] = Field(default=(), description="the first that matches a window keeps it; none keep nothing")
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:

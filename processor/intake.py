@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from processor import topics
-from processor.mqtt.properties import subscription_identifiers
+from processor.copies import counting_copy, filters, is_copy, source_of
 from processor.protocols import Decoder
 from processor.retained import RetainedCopies
-from processor.settings import Source
-from processor.types import INPUTS, DeadLetter, Floats, Ints, Message, Readings, StreamName, Times
+from processor.source_memory import SourceMemory
+from processor.source_sections import Source
+from processor.types import INPUTS, DeadLetter, Flags, Floats, Ints, Message, Readings, StreamName, Times
 from processor.windows import WindowBuffer
 
-_MOST_IDENTIFIERS: Final = 268_435_455
 _ROUTES: Final = 100_000
 """Topics remembered; with more, all are forgotten and found again."""
 _LONGEST_ROUTE: Final = 1024
 """Characters of a topic that is remembered; one may have 65,535, and memory is bounded."""
 _PAYLOAD_KEPT: Final = 64 << 10
-_PLACEHOLDER: Final = re.compile(r"\{(topic|source)(?:\[(\d+)\])?\}|\{field:[^{}]+\}")
 
 
 @dataclass(slots=True)
@@ -77,11 +74,27 @@ class _Pile:
     positions: list[int] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     arrivals: list[int] = field(default_factory=list)
+    topics: list[str] = field(default_factory=list)
     routes: list[_Route] = field(default_factory=list)
 
 
+class _Part(NamedTuple):
+    """The M readings of one source in a batch."""
+
+    source: int
+    origin: Ints
+    """(M,) the position of each one's message in the batch."""
+    times: Times
+    values: Floats
+    streams: list[_Route | StreamName]
+
+
 class Intake:
-    """Decodes batches for one window buffer. Used by the pipeline thread."""
+    """Decodes batches for one window buffer. Used by the pipeline thread.
+
+    Attributes:
+        memory: what the sources remember from batch to batch.
+    """
 
     def __init__(
         self,
@@ -108,6 +121,7 @@ class Intake:
         self._sources = sources
         self._decoders = decoders
         self._windows = windows
+        self.memory = SourceMemory(sources, decoders, windows.max_streams)
         self._own = f"{prefix}/"
         self._routes: dict[str, _Route] = {}
         self._filters = filters(sources)
@@ -140,12 +154,13 @@ class Intake:
                 pile.positions.append(position)
                 pile.payloads.append(message.payload)
                 pile.arrivals.append(message.arrival)
+                pile.topics.append(message.topic)
                 pile.routes.append(route)
         taken.messages = [len(pile.positions) for pile in piles]
         parts = [self._decode(source, pile, messages, unused) for source, pile in enumerate(piles) if pile.positions]
-        taken.dead_letters = [letter for _, letter in sorted(unused)]
         if parts:
             self._join(parts, taken)
+        taken.dead_letters = [letter for _, letter in sorted(unused)]
         return taken
 
     def _came_before(self, message: Message, route: _Route, earlier: Sequence[Message]) -> bool:
@@ -163,8 +178,8 @@ class Intake:
 
     def _decode(
         self, source: int, pile: _Pile, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
-    ) -> tuple[Ints, Times, Floats, list[_Route | StreamName]]:
-        decoded = self._decoders[source].decode(pile.payloads, np.array(pile.arrivals, np.int64))
+    ) -> _Part:
+        decoded = self._decoders[source].decode(pile.payloads, np.array(pile.arrivals, np.int64), pile.topics)
         for index, reason, detail in decoded.failures:
             position = pile.positions[index]
             unused.append((position, dead_letter(messages[position], reason, detail)))
@@ -175,25 +190,47 @@ class Intake:
             else:
                 streams = [pile.routes[index] for index in decoded.origin.tolist()]
         else:
+            arounds = [pile.routes[index].around for index in decoded.origin.tolist()]
+            keyed = list(zip(decoded.keys, arounds, strict=True))
+            # A long key is there once, however many readings a payload has.
             name = self._sources[source].name
-            streams = [
-                StreamName(name, key.join(pile.routes[index].around))
-                for index, key in zip(decoded.origin.tolist(), decoded.keys, strict=True)
-            ]
-        return np.array(pile.positions, np.int64)[decoded.origin], decoded.times, decoded.values, streams
+            names = {(key, around): StreamName(name, key.join(around)) for key, around in set(keyed)}
+            streams = [names[one] for one in keyed]
+        origin = np.array(pile.positions, np.int64)[decoded.origin]
+        part = _Part(source, origin, decoded.times, decoded.values, streams)
+        return self._hold(part, decoded.absent, messages, unused) if source in self.memory.holdings else part
 
-    def _join(self, parts: Sequence[tuple[Ints, Times, Floats, list[_Route | StreamName]]], taken: Taken) -> None:
-        origin, times, values, streams = parts[0]
+    def _join(self, parts: Sequence[_Part], taken: Taken) -> None:
+        """Put the parts' readings together, in arrival order."""
+        _, origin, times, values, streams = parts[0]
         if len(parts) > 1:
-            origin = np.concatenate([part[0] for part in parts])
+            origin = np.concatenate([part.origin for part in parts])
             order = np.argsort(origin, kind="stable")
             origin = origin[order]
-            times = np.concatenate([part[1] for part in parts])[order]
-            values = np.concatenate([part[2] for part in parts])[order]
-            together = [stream for part in parts for stream in part[3]]
+            times = np.concatenate([part.times for part in parts])[order]
+            values = np.concatenate([part.values for part in parts])[order]
+            together = [stream for part in parts for stream in part.streams]
             streams = [together[index] for index in order.tolist()]
         taken.readings = Readings(self._slots(streams), times, values)
         taken.origin = origin
+
+    def _hold(
+        self, part: _Part, absent: Flags | None, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
+    ) -> _Part:
+        """Fill in what readings lack from what their streams had last; those that still lack something go."""
+        holding = self.memory.holdings[part.source]
+        names = [stream if isinstance(stream, StreamName) else stream.name for stream in part.streams]
+        missing = holding.fill([name.key for name in names if name is not None], part.values, absent)
+        good: Flags = np.logical_not(missing.any(axis=1))
+        if good.all():
+            return part
+        for row in np.flatnonzero(~good).tolist():
+            position = int(part.origin[row])
+            unused.append((position, dead_letter(messages[position], "field", holding.lacking(missing[row]))))
+        streams = [stream for stream, usable in zip(part.streams, good.tolist(), strict=True) if usable]
+        return part._replace(
+            origin=part.origin[good], times=part.times[good], values=part.values[good], streams=streams
+        )
 
     def _slots(self, streams: list[_Route | StreamName]) -> Ints:
         """Open the readings' streams, in arrival order: which stream is forgotten for another depends on it."""
@@ -229,7 +266,7 @@ class Intake:
         source = self._sources[position]
         route = _Route(position, counting_copy(self._held, topic) if own is None else 0)
         try:
-            text = _render(source, topic)
+            text = topics.render(source.stream_template, source.name, topic)
         except IndexError:
             route.problem = f"the topic has too few levels for the stream {source.stream!r} of source {source.name!r}"
             return route
@@ -240,62 +277,6 @@ class Intake:
         else:
             route.around = (text[0], text[1])
         return route
-
-
-def filters(sources: Sequence[Source]) -> list[tuple[int, str]]:
-    """Return every subscription, as (position of its source, topic filter).
-
-    A filter is subscribed to once: a broker keeps one subscription for it, and the first source gets its messages.
-    """
-    first: dict[str, int] = {}
-    for position, source in enumerate(sources):
-        for text in source.topics:
-            first.setdefault(text, position)
-    return [(position, text) for text, position in first.items()]
-
-
-def identifier(text: str) -> int:
-    """Return a topic filter's MQTT 5 subscription identifier.
-
-    Of its text alone: what the broker keeps for us while we are away carries it, and must mean the same to the next
-    configuration.
-    """
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % _MOST_IDENTIFIERS + 1
-
-
-def source_of(filters: Sequence[tuple[int, str]], topic: str) -> int:
-    """Return the position of the source that a topic's messages feed, -1 for none; `filters` as that returns them."""
-    return next((position for position, text in filters if topics.matches(text, topic)), -1)
-
-
-def counting_copy(held: Iterable[str], topic: str) -> int:
-    """Return the subscription whose copy of a message counts where several filters match its topic; else 0."""
-    matching = [text for text in held if topics.matches(text, topic)]
-    return identifier(matching[0]) if len(matching) > 1 else 0
-
-
-def _render(source: Source, topic: str) -> list[str]:
-    """Return the stream's key; in two parts where the rest of it is in the payload."""
-    levels = topic.split("/")
-    parts = [""]
-    end = 0
-    for found in _PLACEHOLDER.finditer(source.stream):
-        parts[-1] += source.stream[end : found.start()]
-        end = found.end()
-        if found[1] == "source":
-            parts[-1] += source.name
-        elif found[1] == "topic":
-            parts[-1] += topic if found[2] is None else levels[int(found[2])]
-        else:
-            parts.append("")
-    parts[-1] += source.stream[end:]
-    return parts
-
-
-def is_copy(message: Message, identifier: int) -> bool:
-    """Whether this is the copy of the subscription that counts; brokers without identifiers send one copy only."""
-    identifiers = subscription_identifiers(message.properties)
-    return not identifiers or identifier in identifiers
 
 
 def _unread(message: Message, route: _Route) -> DeadLetter:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from processor.conditions.memory import Condition, Row
 
 C = TypeVar("C", bound=Condition)
+
+OF_SOURCES: Final = 0
+"""Number of the sources' memory, which does not depend on the filter; those of conditions begin with 1."""
 
 
 class Remembered(NamedTuple):

@@ -14,7 +14,8 @@ from rich.text import Text
 from processor import document
 from processor.errors import ConfigurationError
 from processor.logs import one_line
-from processor.remote import Bridge, FilterState, Metrics, Status
+from processor.remote import Status
+from processor.told import Bridge, FilterState, Metrics
 from processor.units import size_text
 
 
@@ -42,6 +43,14 @@ def filter_yaml(state: FilterState) -> str:
 def as_yaml(plain: dict[str, Any]) -> str:
     """Return a filter as YAML that is read again as it is."""
     return yaml.dump(plain, Dumper=_FilterDumper, sort_keys=False, allow_unicode=True)
+
+
+def as_flow(value: object) -> str:
+    """Return a value as YAML in one line that is read again as it is: `[ax, ay]`."""
+    text: str = yaml.dump(
+        value, Dumper=_FilterDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _state_lines(state: FilterState) -> Iterator[str]:

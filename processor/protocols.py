@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from processor.admission import ROW_OVERHEAD
+from processor.conditions.memory import Row
 from processor.outbox import Claim, Waiting
 from processor.types import Decoded, Floats, Message, OutputKind, Predictions, Times
 
@@ -61,17 +62,32 @@ class Source(Protocol):
 
 
 class Decoder(Protocol):
-    """Turns payloads of one format into readings. Pure: no clock, no I/O, no state between calls."""
+    """Turns payloads of one format into readings. Pure: no clock, no I/O."""
 
-    def decode(self, payloads: Sequence[bytes], arrivals: Times) -> Decoded:
+    def decode(self, payloads: Sequence[bytes], arrivals: Times, topics: Sequence[str]) -> Decoded:
         """Decode N payloads at once.
 
         Args:
             payloads: N payloads of one source, in arrival order.
             arrivals: (N,) when each was read, nanoseconds since the Unix epoch.
+            topics: N topics that they came on.
 
-        Never raises for anything in a payload: a payload gives readings or exactly one Failure.
+        Never raises for anything in a payload: a payload gives readings, a Failure of what could not be used, or both;
+        nothing at all only where it holds nothing for this source. Time and memory are bounded by its size.
         """
+        ...
+
+
+@runtime_checkable
+class RememberingDecoder(Decoder, Protocol):
+    """A decoder for which what came before matters. What it remembers is on disk with the batch, and is bounded."""
+
+    def changes(self) -> list[Row]:
+        """Return the rows that changed since the last call, each once."""
+        ...
+
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Go on from what `changes` returned over the time, ordered by key and part. Called once, before anything."""
         ...
 
 

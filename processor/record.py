@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from processor.clock import SystemClock
+from processor.copies import counting_copy, filters, identifier, is_copy, source_of
 from processor.errors import BrokerError, ConfigurationError, Problem
-from processor.intake import counting_copy, filters, identifier, is_copy, source_of
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.recording import Writer
-from processor.remote import NoAnswer
+from processor.remote import NoAnswer, subscribe
 from processor.settings import Settings, client_options
 from processor.topics import split_share
 from processor.types import Message
@@ -132,11 +132,12 @@ class Recorder:
             RecordingError: the file cannot be written.
         """
         try:
-            early = self._subscribe(timeout)
+            plain = [text for _, text in self._filters]
+            early = subscribe(self._connection, plain, timeout, lambda: self._stopped)
             if self._stopped:
                 return self.progress
             writer = Writer(self._path)
-            self._tell(f"Recording {', '.join(text for _, text in self._filters)} into {self._path}.")
+            self._tell(f"Recording {', '.join(plain)} into {self._path}.")
             try:
                 self._record(writer, early, seconds, show)
             finally:
@@ -147,23 +148,6 @@ class Recorder:
         finally:
             self._connection.close()
         return self.progress
-
-    def _subscribe(self, timeout: float) -> list[Message]:
-        """Connect and subscribe; return what came meanwhile."""
-        connection, clock = self._connection, self._clock
-        deadline = clock.monotonic() + timeout
-        before = connection.state
-        early: list[Message] = []
-        while not connection.subscribed and not self._stopped:
-            failed = not connection.online and connection.state != before
-            if failed or clock.monotonic() >= deadline:
-                raise NoAnswer(connection.state.removesuffix(" Trying again."))
-            early += connection.read(_MOST, min(_LONGEST_READ, timeout))
-        refused = connection.refused
-        if len(refused) == len(self._filters):
-            told = "; ".join(f"{text} ({reason})" for text, reason in refused.items())
-            raise NoAnswer(f"The broker does not let us subscribe to {told}; check its access list.")
-        return early
 
     def _record(self, writer: Writer, early: list[Message], seconds: float, show: Callable[[Recorded], None]) -> None:
         connection, clock, progress = self._connection, self._clock, self.progress

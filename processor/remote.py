@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from processor.clock import SystemClock
 from processor.errors import BrokerError, ConfigurationError, MladeError, Problem
@@ -20,10 +21,13 @@ from processor.filter import MAX_BYTES
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.settings import Settings, client_options
+from processor.told import FilterState, Metrics
 from processor.types import Message
 
 _CONNECTING_READ: Final = 0.05
 _LONGEST_READ: Final = 0.5
+_MOST_EARLY: Final = 4096
+"""Messages read at once, before the subscriptions stand."""
 _STRAGGLERS: Final = 1.0
 """Seconds that retained messages may follow the first of them."""
 
@@ -33,56 +37,6 @@ _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 class NoAnswer(MladeError):
     """The broker or the processor did not answer in time."""
-
-
-class FilterState(msgspec.Struct):
-    """What a processor says about its filter, on `filter/state`."""
-
-    status: str
-    revision: int
-    sha256: str
-    source: str
-    active: dict[str, Any]
-    applied_at: str = ""
-    active_source: str = ""
-    """Of the filter in force, where `source` is the last document's; an older version does not say."""
-    errors: list[dict[str, str]] = []
-
-
-class Bridge(msgspec.Struct):
-    """What a processor says about one bridge."""
-
-    delivered: int = 0
-    waiting: int = 0
-    failures: int = 0
-    error: str | None = None
-    messages: float | None = None
-    blocks: float | None = None
-    quota_left: float | None = None
-
-
-class Outbox(msgspec.Struct):
-    """What a processor says about its outbox."""
-
-    samples: int = 0
-    bytes: int = 0
-    lost: dict[str, int] = {}
-
-
-class Metrics(msgspec.Struct):
-    """The part of a processor's metrics that an operator looks at first; on `metrics`."""
-
-    time: str = ""
-    version: str = ""
-    uptime_seconds: float = 0.0
-    paused: bool = False
-    blocked: str | None = None
-    counters: dict[str, float] = {}
-    rates: dict[str, float] = {}
-    streams: int = 0
-    by_rule: dict[str, int] = {}
-    outbox: Outbox = msgspec.field(default_factory=Outbox)
-    bridges: dict[str, Bridge] = {}
 
 
 class Status(msgspec.Struct):
@@ -147,7 +101,7 @@ class Processor:
             for message in early or self._read(min(_LONGEST_READ, remaining)):
                 deadline = min(deadline, self._clock.monotonic() + settle)
                 settle = math.inf
-                yield message._replace(topic=message.topic.removeprefix(f"{self.root}/"))
+                yield replace(message, topic=message.topic.removeprefix(f"{self.root}/"))
             for topic, reason in self._connection.refused.items():
                 raise NoAnswer(f"The broker does not let us subscribe to {topic}: {reason}; check its access list.")
 
@@ -182,6 +136,37 @@ def connect(settings: Settings, *topics: str, timeout: float) -> Iterator[Proces
         yield processor
     finally:
         processor.close()
+
+
+def subscribe(
+    connection: Connection, filters: Sequence[str], timeout: float, stopped: Callable[[], bool]
+) -> list[Message]:
+    """Wait until the broker has answered a connection's subscriptions, or `stopped`; return what came meanwhile.
+
+    Args:
+        connection: not connected yet.
+        filters: that it subscribes to.
+        timeout: seconds.
+        stopped: whether to give up; looked at several times a second.
+
+    Raises:
+        NoAnswer: the broker was not reached, or grants none of the filters.
+        BrokerError: trying again would not mend it.
+    """
+    clock = SystemClock()
+    deadline = clock.monotonic() + timeout
+    before = connection.state
+    early: list[Message] = []
+    while not connection.subscribed and not stopped():
+        failed = not connection.online and connection.state != before
+        if failed or clock.monotonic() >= deadline:
+            raise NoAnswer(connection.state.removesuffix(" Trying again."))
+        early += connection.read(_MOST_EARLY, min(_LONGEST_READ, timeout))
+    refused = connection.refused
+    if len(refused) == len(filters):
+        told = "; ".join(f"{text} ({reason})" for text, reason in refused.items())
+        raise NoAnswer(f"The broker does not let us subscribe to {told}; check its access list.")
+    return early
 
 
 def get_filter(settings: Settings, timeout: float) -> FilterState:

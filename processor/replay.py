@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from processor.assembly import build_computation, make_windows
 from processor.computation import Outcome
@@ -140,7 +141,7 @@ class Replay:
         if all([len(message.payload) <= self._longest for message in messages]):  # noqa: C419 - faster than a generator
             return messages
         return [
-            message._replace(payload=message.payload[:_PAYLOAD_KEPT], oversize=len(message.payload))
+            replace(message, payload=message.payload[:_PAYLOAD_KEPT], oversize=len(message.payload))
             if len(message.payload) > self._longest
             else message
             for message in messages

@@ -21,6 +21,7 @@ from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.delivery import Delivery
 from processor.events import inference, timestamp, timestamps
+from processor.last_hour import LastHour
 from processor.logs import AT_ONCE, LIMITED, PER_SECOND
 from processor.metrics import EDGES, Metrics
 from processor.protocols import Clock, Source
@@ -50,9 +51,11 @@ _COUNTERS: Final = (
     "lost_sessions",
     "broker_dropped_messages",
 )
+_NAMES_TOLD: Final = 64
+"""Labels and fields named in the metrics."""
 _REJECTIONS: Final = tuple(reason.label for reason in Reason if reason is not Reason.ACCEPTED)
 """The reasons' names, by their numbers; only the last reason is no rejection."""
-_UNREADABLE: Final = ("decode", "field", "model", "not_finite", "stream", "time", "too_large")
+_UNREADABLE: Final = ("decode", "field", "model", "not_finite", "quality", "stream", "time", "too_large")
 """Why messages become dead letters, mostly; a new reason is counted from its first letter on."""
 
 
@@ -71,6 +74,7 @@ class Reporting:
         metrics: Metrics,
         clock: Clock,
         source_names: Sequence[str],
+        fields: Sequence[str],
         publish_inference: bool,
         publish_every: float,
         extra: Callable[[], Mapping[str, float]],
@@ -88,6 +92,7 @@ class Reporting:
             metrics: to count in and to publish.
             clock: for intervals.
             source_names: of the configuration, in order.
+            fields: of all sources.
             publish_inference: whether every prediction is published.
             publish_every: seconds between two publications of the metrics.
             extra: metrics that the connection counts itself.
@@ -102,10 +107,13 @@ class Reporting:
         self._metrics = metrics
         self._clock = clock
         self._source_names = source_names
+        self._fields = fields
         self._publish_inference = publish_inference
         self._publish_every = publish_every
         self._extra = extra
         self._outputs = outputs
+        self._last_hour = LastHour(clock)
+        self._told_revision = 0  # of the filter's history, over this connection
         self._blocked_by: str | None = None
         self._started = clock.monotonic()
         self._next_metrics = self._started
@@ -125,6 +133,7 @@ class Reporting:
 
     def connected(self) -> None:
         """Say again what is retained, at each connection: the broker may have lost it."""
+        self._told_revision = 0
         self._source.publish(f"{self._root}/status", b"online", qos=1, retain=True)
         self.publish_filter_state()
         self._publish_metrics()
@@ -152,6 +161,12 @@ class Reporting:
         for rule, scores in zip(self._computation.selection.document.rules, outcome.judgement.scores, strict=True):
             if scores is not None and len(scores):
                 metrics.observe(rule.name, scores)
+        self._last_hour.count(
+            self._computation.selection.document,
+            outcome.predictions,
+            outcome.judgement.scores,
+            outcome.judgement.reached,
+        )
 
     def report(self, outcome: Outcome) -> None:
         """Publish a batch's predictions and dead letters."""
@@ -202,9 +217,13 @@ class Reporting:
             self._unlogged = 0
 
     def publish_filter_state(self) -> None:
-        """Publish the last answer to a filter, retained."""
+        """Publish the last answer to a filter, retained; and the revisions, where there is a new one."""
         body = msgspec.json.encode(self._filters.answer)
         self._source.publish(f"{self._root}/filter/state", body, qos=1, retain=True)
+        if self._told_revision != self._filters.revision:
+            self._told_revision = self._filters.revision
+            told = msgspec.json.encode({"revisions": self._filters.revisions})
+            self._source.publish(f"{self._root}/filter/history", told, qos=1, retain=True)
 
     def _publish_metrics(self) -> None:
         self._source.publish(f"{self._root}/metrics", msgspec.json.encode(self.snapshot()), retain=True)
@@ -222,6 +241,7 @@ class Reporting:
                 self._log_others()
             self.refresh()
             self._measure_rates(now)
+            self._measure_minutes()
             self._publish_metrics()
 
     def set_blocked(self, reason: str | None) -> None:
@@ -277,6 +297,12 @@ class Reporting:
             }
         self._last_rates = current
 
+    def _measure_minutes(self) -> None:
+        names = ("messages", "windows", "accepted", "dead_letters")
+        totals = {name: self._metrics.total(name) for name in names}
+        delivered = min((one.state.delivered for one in self._deliveries), default=0)  # by every bridge
+        self._last_hour.take_totals({**totals, "delivered": delivered})
+
     def snapshot(self) -> dict[str, Any]:
         """Return counters, rates, score histograms, outbox, bridges and schedule, as on the metrics topic."""
         metrics, wall = self._metrics, self._clock.wall()
@@ -284,7 +310,7 @@ class Reporting:
         change = schedule.next_change(wall, _DAYS_AHEAD)
         active = self._computation.selection.is_active(wall)
         metrics.set("schedule_active", active)
-        totals = self._store.totals
+        totals, model = self._store.totals, self._computation.model
         return {
             "time": timestamp(wall),
             "version": __version__,
@@ -320,4 +346,13 @@ class Reporting:
                 "active": active,
                 "next_change": None if change is None else timestamp(change),
             },
+            "model": {
+                "name": model.name,
+                "sha256": model.sha256,
+                "kind": model.kind,
+                "labels": model.labels[:_NAMES_TOLD],
+                "fields": self._fields[:_NAMES_TOLD],
+                "complete": max(len(model.labels), len(self._fields)) <= _NAMES_TOLD,
+            },
+            "last_hour": self._last_hour.told(),
         }

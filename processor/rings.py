@@ -78,9 +78,17 @@ class Rings:
         return (self._head[slots] + back) % self.room
 
     def look(self, slots: Ints, back: Ints) -> tuple[Times, Floats]:
-        """Return times and values of readings; `back` is -1 for a slot's newest, -2 for the one before it."""
-        cells = self._cells(slots, back)
-        return self._times[slots, cells], self._values[slots, cells]
+        """Return times and values of readings, each in the place of its `back`.
+
+        Args:
+            slots: of each, or what broadcasts to it.
+            back: -1 for a slot's newest, -2 for the one before it, and not less than -`room`.
+        """
+        cells = self._head[slots] + back
+        cells += np.where(cells < 0, self.room, 0) + slots * self.room
+        # `take` copies whole readings, which an index does not: it takes a fifth of the time.
+        values = self._values.reshape(-1, self._values.shape[2])
+        return self._times.reshape(-1).take(cells), values.take(cells, axis=0)
 
     def numbers(self, slots: Ints, back: Ints) -> Ints:
         """Return the sequence of readings, as `look` names them; anything where there is none."""

@@ -123,8 +123,8 @@ def _cron_duration(duration: int) -> int:
 class Period(Section):
     """One span of absolute time, `[start, end)`; an absent end is open."""
 
-    start: Moment | None = None
-    end: Moment | None = None
+    start: Moment | None = Field(default=None, description="included; absent: ever before")
+    end: Moment | None = Field(default=None, description="not included; absent: ever after")
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
@@ -163,14 +163,15 @@ class Weekly(Section):
     """Wall-clock time on some days of the week, `[from, to)`; past midnight when `to` is not after `from`.
 
     Attributes:
-        days: the days it starts on; every day when absent.
         start: minutes since midnight, 0 to 1439; written `from`.
         end: minutes since midnight, 0 to 1440; written `to`.
     """
 
-    days: Annotated[Many[Weekday], Field(min_length=1)] = WEEKDAYS
-    start: ClockStart = Field(alias="from")
-    end: ClockEnd = Field(alias="to")
+    days: Annotated[Many[Weekday], Field(min_length=1)] = Field(
+        default=WEEKDAYS, description="on which it starts; absent: every day"
+    )
+    start: ClockStart = Field(alias="from", description='included, such as "07:00"')
+    end: ClockEnd = Field(alias="to", description="not included; not after `from`: on the next day")
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
@@ -181,27 +182,21 @@ class Weekly(Section):
 
 
 class Cron(Section):
-    """Some time from every moment that a cron expression names in the schedule's time zone.
+    """Some time from every moment that a cron expression names in the schedule's time zone."""
 
-    Attributes:
-        cron: five fields, as Debian's cron reads them, daylight saving included.
-        duration: elapsed nanoseconds, at most 366 days; may be longer than the pause between two starts.
-    """
-
-    cron: Annotated[str, Field(max_length=200), AfterValidator(_cron)]
-    duration: Annotated[PositiveDuration, AfterValidator(_cron_duration)]
+    cron: Annotated[str, Field(max_length=200), AfterValidator(_cron)] = Field(
+        description="minute hour day month weekday, as Debian's cron reads them, daylight saving included"
+    )
+    duration: Annotated[PositiveDuration, AfterValidator(_cron_duration)] = Field(
+        description="elapsed time, at most 366d; may be longer than the pause between two starts"
+    )
 
 
 class DutyCycle(Section):
-    """On for the first `fraction` of every `period`, counted from the Unix epoch.
+    """On for the first `fraction` of every `period`, counted from the Unix epoch."""
 
-    Attributes:
-        period: nanoseconds.
-        fraction: 0 to 1.
-    """
-
-    period: PositiveDuration
-    fraction: Annotated[float, Field(ge=0, le=1)]
+    period: PositiveDuration = Field(description="of one on and off phase")
+    fraction: Annotated[float, Field(ge=0, le=1)] = Field(description="of the period that is on, 0 to 1")
 
 
 class ScheduleDocument(Section):
@@ -211,11 +206,11 @@ class ScheduleDocument(Section):
     meant, and one that never happens is read with the offset from before the change.
     """
 
-    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
-    between: Many[Period] = ()
-    weekly: Many[Weekly] = ()
-    cron: Annotated[Many[Cron], Field(max_length=50)] = ()
-    duty_cycle: DutyCycle | None = None
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(default="UTC", description="IANA: Europe/Berlin")
+    between: Many[Period] = Field(default=(), description="spans of absolute time")
+    weekly: Many[Weekly] = Field(default=(), description="wall-clock time on days of the week")
+    cron: Annotated[Many[Cron], Field(max_length=50)] = Field(default=(), description="time from a cron expression on")
+    duty_cycle: DutyCycle | None = Field(default=None, description="only a fraction of the time, evenly spread")
 
     @field_validator("between")
     @classmethod

@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from processor import document, topics
-from processor.document import Flaw, Name
+from processor import document
+from processor.document import Flaw
 from processor.types import NS
 from processor.units import ByteSize, Duration, PositiveDuration, duration_text, size_text
 
-_TEMPLATE_PART: Final = re.compile(r"\{(topic|source|topic\[([0-9]{1,4})\]|field:[^{}]+)\}")
 _USER_INFO: Final = re.compile(r"//[^/]*@")
 
 Text = Annotated[str, Field(min_length=1)]
@@ -81,10 +80,10 @@ class Broker(Section):
     """The MQTT broker to plug into."""
 
     url: str = Field(default="mqtt://127.0.0.1:1883", description="mqtt, mqtts, ws or wss")
-    username: str | None = None
-    password: str | None = Field(default=None, repr=False)
-    password_file: str | None = None
-    tls: Tls = Tls()
+    username: str | None = Field(default=None, description="absent: anonymous")
+    password: str | None = Field(default=None, repr=False, description="better: password_file")
+    password_file: str | None = Field(default=None, description="file that holds the password")
+    tls: Tls = Field(default=Tls(), description="files for mqtts and wss")
     protocol: Literal[5, "3.1.1"] = Field(default=5, description="5 or 3.1.1")
     session_expiry: Duration = Field(
         default=3600 * NS, description="how long the broker keeps what arrives while we are away; 0: not at all"
@@ -135,92 +134,21 @@ class Broker(Section):
         return password_file
 
 
-class Source(Section):
-    """Topics, or an input of an IoT Edge module, of one format whose readings have the same fields."""
-
-    name: Name = Field(description="absent: the input's")
-    topics: list[Text] = Field(default=[], description="MQTT topic filters")
-    input: Name | None = Field(default=None, description="of our IoT Edge module, such as input1")
-    # At QoS 2 a message is released before its effect is on disk. What is published so arrives here at QoS 1.
-    qos: Literal[0, 1] = 1
-    format: Literal["json"] = "json"
-    stream: str = Field(
-        default="{topic}", description="{topic}, {topic[1]}, {field:device}, {source} and text between them"
-    )
-    fields: list[Text] = Field(min_length=1, description="names, or JSON pointers like /sensor/accel/0")
-    time: Text | None = Field(default=None, description="field that holds the time; absent: the arrival time")
-    time_unit: Literal["auto", "s", "ms", "us", "ns", "iso8601"] = "auto"
-    max_ahead: Duration = Field(
-        default=86400 * NS, description="a reading further than this in the future is a dead letter"
-    )
-
-    @classmethod
-    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
-        """Refuse a source of nothing, and a stream that takes a level which the topics do not have."""
-        stream, filters = data.get("stream"), data.get("topics")
-        if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):
-            yield Flaw(("topics",), "found none, expected MQTT topic filters, or an input")
-        if not isinstance(stream, str):
-            return
-        filters = filters if isinstance(filters, list) else []
-        if data.get("input") is not None:
-            filters = [*filters, data["input"]]
-        deepest = max((int(level) for _, level in _TEMPLATE_PART.findall(stream) if level), default=-1)
-        for text in filters:
-            levels = topics.split_share(text).filter.split("/") if isinstance(text, str) else ["#"]
-            if levels[-1] != "#" and deepest >= len(levels):
-                message = f"found {document.describe(stream)}, but topics of {document.describe(text)} have "
-                yield Flaw(("stream",), message + f"the levels {{topic[0]}} to {{topic[{len(levels) - 1}]}}")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_as_its_input(cls, data: object) -> object:
-        if not isinstance(data, dict) or not isinstance(data.get("input"), str):
-            return data
-        fits = re.fullmatch("[A-Za-z0-9_-]{1,64}", data["input"])  # else it is refused as an input
-        return {"name": data["input"] if fits else "input"} | data
-
-    @field_validator("topics")
-    @classmethod
-    def _filters(cls, filters: list[str]) -> list[str]:
-        problems = [problem for text in filters if (problem := topics.validate_filter(text))]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return filters
-
-    @field_validator("stream")
-    @classmethod
-    def _template(cls, template: str) -> str:
-        rest = _TEMPLATE_PART.sub("", template)
-        if "{" in rest or "}" in rest or not template or template.count("{field:") > 1:
-            raise ValueError(
-                f"found {document.describe(template)}, expected {{topic}}, {{topic[1]}}, {{source}} or once "
-                "{field:device}, with any text between them"
-            )
-        return template
-
-    @field_validator("fields")
-    @classmethod
-    def _distinct(cls, fields: list[str]) -> list[str]:
-        twice = sorted({field for field in fields if fields.count(field) > 1})
-        if twice:
-            raise ValueError(f"each field once; {', '.join(map(document.describe, twice))} stands there more than once")
-        return fields
-
-
 class Window(Section):
     """What the model sees of a stream."""
 
     size: int = Field(default=1, ge=1, le=1_000_000, description="readings in a window")
     step: int = Field(default=1, ge=1, le=1_000_000, description="readings from one window to the next")
     max_gap: Duration | None = Field(default=None, description="a longer pause between two readings empties the window")
-    max_streams: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_streams: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="beyond them the least recently heard one is forgotten"
+    )
 
 
 class Input(Section):
     """How a window becomes the model's input."""
 
-    name: str | None = None
+    name: str | None = Field(default=None, description="of the model's input; absent: the only one")
     layout: Layout | None = Field(default=None, description="absent: from the input's rank: NC or NT, NCT, NCHW")
     mean: float | list[float] | None = Field(default=None, description="subtracted; one, or one a channel")
     std: float | list[float] | None = Field(default=None, description="divided by, after mean; one, or one a channel")
@@ -237,9 +165,13 @@ class Input(Section):
 class Output(Section):
     """How the model's answer is read."""
 
-    name: str | None = None
-    kind: Literal["auto", "probabilities", "logits", "score", "value"] = "auto"
-    labels: list[str] | None = Field(default=None, min_length=1)
+    name: str | None = Field(default=None, description="of the model's output; absent: the likeliest")
+    kind: Literal["auto", "probabilities", "logits", "score", "value"] = Field(
+        default="auto", description="what it means; auto: by what the model gives for trial windows"
+    )
+    labels: list[str] | None = Field(
+        default=None, min_length=1, description="absent: the model's metadata's, else the class indices"
+    )
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -261,16 +193,16 @@ class Batch(Section):
 class ModelSettings(Section):
     """The model and what it wants."""
 
-    path: Text
+    path: Text = Field(description="an ONNX file, relative to this one")
     refresh: Duration | None = Field(default=None, description="how often a moving tag is looked at")
-    window: Window = Window()
-    input: Input = Input()
-    output: Output = Output()
+    window: Window = Field(default=Window(), description="what the model sees of a stream")
+    input: Input = Field(default=Input(), description="how a window becomes its input")
+    output: Output = Field(default=Output(), description="how its answer is read")
     temperature: float = Field(
         default=1.0, gt=0, description="calibrates logits and probabilities; above 1 is less certain"
     )
-    batch: Batch = Batch()
-    threads: int = Field(default=1, ge=1, le=256)
+    batch: Batch = Field(default=Batch(), description="how many messages are judged at once")
+    threads: int = Field(default=1, ge=1, le=256, description="of ONNX Runtime")
 
     @field_validator("path")
     @classmethod
@@ -290,22 +222,30 @@ class ModelSettings(Section):
 class OutboxSettings(Section):
     """The durable queue of accepted samples."""
 
-    max_bytes: Annotated[ByteSize, within(1, 1 << 50, size_text)] = 1 << 30
-    max_age: PositiveDuration = 7 * 86400 * NS
-    when_full: Literal["drop_oldest", "drop_newest", "block"] = "drop_oldest"
-    durability: Literal["full", "normal"] = "full"
+    max_bytes: Annotated[ByteSize, within(1, 1 << 50, size_text)] = Field(
+        default=1 << 30, description="of the samples that wait"
+    )
+    max_age: PositiveDuration = Field(default=7 * 86400 * NS, description="older samples are dropped, and counted")
+    when_full: Literal["drop_oldest", "drop_newest", "block"] = Field(
+        default="drop_oldest", description="what gives way; block: nothing is acknowledged until there is room"
+    )
+    durability: Literal["full", "normal"] = Field(
+        default="full", description="full: an fsync each commit; normal: a power cut may cost the last ones"
+    )
 
 
 class MetricsSettings(Section):
     """The metrics topic."""
 
-    publish_every: Annotated[Duration, within(NS // 10, 3600 * NS, duration_text)] = NS
+    publish_every: Annotated[Duration, within(NS // 10, 3600 * NS, duration_text)] = Field(
+        default=NS, description="how often"
+    )
 
 
 class HttpSettings(Section):
     """Health and Prometheus metrics."""
 
-    listen: str = "127.0.0.1:9464"
+    listen: str = Field(default="127.0.0.1:9464", description="/healthz /readyz /metrics: host:port")
 
     @field_validator("listen")
     @classmethod

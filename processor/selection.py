@@ -21,6 +21,7 @@ from processor.schedule import Schedule
 from processor.types import Flags, Floats, Predictions, Reason, StreamName, Verdicts, Windows
 
 _NO_RULE = int(Reason.NO_RULE)
+_BAND = int(Reason.BAND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,12 @@ class Judgement:
     Attributes:
         verdicts: one row a window.
         scores: by rule, (W,) its measure for every window; None for a rule without a measure.
+        reached: by rule, (W,) whether its band was tested on the window; None for a rule without a measure.
     """
 
     verdicts: Verdicts
     scores: list[Floats | None]
+    reached: list[Flags | None]
 
 
 class Selection:
@@ -96,11 +99,13 @@ class Selection:
         scores = self.scores(predictions)
         if paused or not self.document.enabled:
             reason[:] = Reason.DISABLED
-            return Judgement(verdicts, scores)
+            none = np.zeros(count, np.bool_)
+            return Judgement(verdicts, scores, [None if own is None else none for own in scores])
         batch = Batch(windows, predictions, names, uniform, self.schedule.active(windows.ends))
-        stages, taken = [], []
+        stages, taken, reached = [], [], []
         for one, own in zip(self._rules, scores, strict=True):
             stage, inside = one.sift(batch, own)
+            reached.append(None if own is None else stage >= _BAND)
             if one.is_plain:
                 stage[inside & ~one.sampled(batch, inside)] = SAMPLED_OUT
             stages.append(stage)
@@ -116,7 +121,7 @@ class Selection:
             chance[taken[index]] += one.rule.sample * (1.0 - chance[taken[index]])
         reason[~batch.active] = SCHEDULE
         np.copyto(probability, chance, where=rule >= 0)
-        return Judgement(verdicts, scores)
+        return Judgement(verdicts, scores, reached)
 
     def scores(self, predictions: Predictions) -> list[Floats | None]:
         """Return, by rule, (W,) its measure; None for a rule without a measure."""

@@ -28,11 +28,11 @@ from processor.sections import (
     ModelSettings,
     OutboxSettings,
     Section,
-    Source,
     Text,
     Tls,
     without_password,
 )
+from processor.source_sections import Source
 
 __all__ = [
     "BridgeSettings",
@@ -59,17 +59,17 @@ class Settings(Section):
     """The whole file."""
 
     id: Name = Field(description="in topics, client id and events")
-    topic_prefix: str = "mlade"
-    state_dir: Text = "./state"
+    topic_prefix: str = Field(default="mlade", description="all own topics start <prefix>/<id>/")
+    state_dir: Text = Field(default="./state", description="outbox, windows' journal, last good filter; of one process")
     broker: Broker | None = Field(default=Broker(), description="null: there is none, and all sources are inputs")
-    sources: list[Source] = Field(min_length=1)
-    model: ModelSettings
-    filter: Text | dict[str, Any]
-    outbox: OutboxSettings = OutboxSettings()
-    bridges: list[BridgeSettings] = Field(default=[MqttBridge(type="mqtt")])
-    publish_inference: bool = False
-    metrics: MetricsSettings = MetricsSettings()
-    http: HttpSettings | None = HttpSettings()
+    sources: list[Source] = Field(min_length=1, description="what is read; all feed the one model")
+    model: ModelSettings = Field(description="what judges windows")
+    filter: Text | dict[str, Any] = Field(description="what is kept: a file beside this one, or the mapping itself")
+    outbox: OutboxSettings = Field(default=OutboxSettings(), description="the durable queue of accepted samples")
+    bridges: list[BridgeSettings] = Field(default=[MqttBridge(type="mqtt")], description="where samples go")
+    publish_inference: bool = Field(default=False, description="every prediction to <prefix>/<id>/inference/<stream>")
+    metrics: MetricsSettings = Field(default=MetricsSettings(), description="the metrics topic")
+    http: HttpSettings | None = Field(default=HttpSettings(), description="health and Prometheus metrics; null: none")
 
     _directory: Path = PrivateAttr(default_factory=Path)
 

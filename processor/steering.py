@@ -199,7 +199,8 @@ class Steering:
     def _apply_filter(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         size = message.oversize
         cut = [Problem("", f"{size} bytes; broker.max_payload allows less")] if size else []
-        offer = self._filters.offer(message.payload, "topic", message.arrival, problems=cut)
+        user = properties(message).user
+        offer = self._filters.offer(message.payload, "topic", message.arrival, problems=cut, user=user)
         return self._prepare(offer)
 
     def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:

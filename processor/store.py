@@ -24,7 +24,7 @@ from processor.admission import LOSSES, Admission, Bounds, Totals
 from processor.conditions.memory import ALL
 from processor.database import FILE_NAME, WriteLock, explained, open_database, transaction
 from processor.errors import StateError, StateFull, StateLocked
-from processor.memories import Remembered
+from processor.memories import OF_SOURCES, Remembered
 from processor.outbox import Outbox
 from processor.reserve import Reserve
 from processor.types import DeadLetter, Sample, StreamName
@@ -68,7 +68,7 @@ class Changes:
         receipts: packed packet identifiers and digests of the batch's QoS 1 messages (receipts.py).
         samples: for the outbox.
         dead_letters: what could not be processed.
-        remembered: what the filter's conditions remember, where it changed.
+        remembered: what sources and the filter's conditions remember, where it changed.
         meta: values to set, as anything JSON holds.
         windows_anew: whether all that was kept of the windows is forgotten first.
     """
@@ -293,7 +293,8 @@ class Store:
         if "memories" in meta:  # those that no filter has any more go with the filter that had them
             left = json.dumps([number for number, *_ in meta["memories"]["known"]])
             self._connection.execute(
-                "DELETE FROM remembered WHERE memory NOT IN (SELECT value FROM json_each(?))", (left,)
+                "DELETE FROM remembered WHERE memory != ? AND memory NOT IN (SELECT value FROM json_each(?))",
+                (OF_SOURCES, left),
             )
 
     def _remember(self, rows: Sequence[Remembered]) -> None:
@@ -381,7 +382,7 @@ class Store:
         return streams, snapshots, self._journal()
 
     def remembered(self) -> list[tuple[int, str, int, bytes]]:
-        """Return what the filter's conditions remember, ordered by memory, key and part."""
+        """Return what sources and the filter's conditions remember, ordered by memory, key and part."""
         with explained(self._directory):
             return self._connection.execute("SELECT * FROM remembered ORDER BY memory, key, part").fetchall()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Context
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -155,7 +156,8 @@ def suggest(
     remarks = []
     need = wanted / found.factor
     if need >= there and form != "sample":
-        remarks.append(f"No more than {_told(there * found.factor + found.others, target)} can be had of this rule.")
+        most = _rounded_down(there * found.factor + found.others)
+        remarks.append(f"No more than {target._replace(number=most)} can be had of this rule.")
     elif found.factor > _FAR * target.number:
         one = target._replace(number=_few_digits(found.factor))
         remarks.append(f"One window of this recording stands for {one}; a longer recording tells more.")
@@ -276,6 +278,11 @@ def _settings(rule: Rule, form: Form, found: _Found, need: float) -> dict[str, A
 
 def _few_digits(part: float) -> float:
     return float(f"{part:.3g}")
+
+
+def _rounded_down(count: float) -> float:
+    """Return a number of few digits that is not more than there are."""
+    return float(Context(prec=3, rounding=ROUND_DOWN).create_decimal(count))
 
 
 def _told(count: float, target: Target) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
@@ -10,6 +11,7 @@ _LONGEST = 65_535
 """Bytes of UTF-8 that a topic or filter may have (MQTT 5, 1.5.4)."""
 _LONGEST_STREAM = 512
 _SHARE = "$share"
+_PLACEHOLDER = re.compile(r"\{(topic|source)(?:\[(\d+)\])?\}|\{field:[^{}]+\}")
 
 
 class SharedFilter(NamedTuple):
@@ -63,6 +65,28 @@ def matches(topic_filter: str, topic: str) -> bool:
         pattern.pop()  # `a/#` matches `a` too: it includes the parent level
         levels = levels[: len(pattern)]
     return len(levels) == len(pattern) and all(want in ("+", have) for want, have in zip(pattern, levels, strict=True))
+
+
+def render(template: str, source: str, topic: str) -> list[str]:
+    """Return the key of a source's stream for a topic; in two parts where what is between them is in the payload.
+
+    Raises:
+        IndexError: the topic has too few levels.
+    """
+    levels = topic.split("/")
+    parts = [""]
+    end = 0
+    for found in _PLACEHOLDER.finditer(template):
+        parts[-1] += template[end : found.start()]
+        end = found.end()
+        if found[1] == "source":
+            parts[-1] += source
+        elif found[1] == "topic":
+            parts[-1] += topic if found[2] is None else levels[int(found[2])]
+        else:
+            parts.append("")
+    parts[-1] += template[end:]
+    return parts
 
 
 def encode_stream(key: str) -> str:

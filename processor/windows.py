@@ -39,6 +39,7 @@ class WindowBuffer:
 
     Attributes:
         shape: size, step, channels, max_gap.
+        max_streams: how many are kept; the least recently heard one is forgotten for another.
         names: the stream in each slot; None where a slot is free.
         generation: grows whenever a slot changes its stream; whoever remembers slots compares it.
         forgotten: streams dropped since the start because there were too many.
@@ -54,7 +55,7 @@ class WindowBuffer:
         self.forgotten = 0
         self.sequence = 0
         self.look_back = LookBack()
-        self._max_streams = max_streams
+        self.max_streams = max_streams
         self._next_stream = 1
         self._begin(shape)
 
@@ -95,7 +96,7 @@ class WindowBuffer:
         return self._open(name, underway) if slot is None else slot
 
     def _open(self, name: StreamName, underway: Sequence[int]) -> int:
-        if len(self._slots) >= self._max_streams:
+        if len(self._slots) >= self.max_streams:
             self._forget_least_recent(underway)
         if self._free:
             slot = self._free.pop()
@@ -272,11 +273,12 @@ class WindowBuffer:
         owner = batch.readings.slots[first]
         times, values = batch.readings.times, batch.readings.values
         if (back[:, 0] >= 0).all():
-            return Windows(owner, times[position], values[position])
-        in_batch = np.maximum(position, first[:, None])
-        window_times, window_values = times[in_batch], values[in_batch]
-        row, column = np.nonzero(back < 0)
-        window_times[row, column], window_values[row, column] = self._rings.look(owner[row], back[row, column])
+            return Windows(owner, times.take(position), values.take(position, axis=0))
+        # Of most of these windows the batch holds only the end: that is put over what the ring holds in its place.
+        window_times, window_values = self._rings.look(owner[:, None], np.minimum(back, -1))
+        row, column = np.nonzero(back >= 0)
+        newer = position[row, column]
+        window_times[row, column], window_values[row, column] = times[newer], values[newer]
         return Windows(owner, window_times, window_values)
 
     @property
@@ -347,9 +349,9 @@ class WindowBuffer:
 
     def restore(self, name: StreamName, stream: int) -> int:
         """Open a slot for a stream of an earlier run, however many there are, and return it."""
-        limit, self._max_streams = self._max_streams, len(self._slots) + 1
+        limit, self.max_streams = self.max_streams, len(self._slots) + 1
         slot = self._open(name, ())
-        self._max_streams = limit
+        self.max_streams = limit
         self._stream[slot] = stream
         self._next_stream = max(self._next_stream, stream + 1)
         return slot
@@ -371,7 +373,7 @@ class WindowBuffer:
 
     def trim(self) -> None:
         """Forget the least recently heard streams that are too many, after all were restored."""
-        while len(self._slots) > self._max_streams:
+        while len(self._slots) > self.max_streams:
             self._forget_least_recent(())
         self.release()
 

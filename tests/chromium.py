@@ -17,6 +17,22 @@ _TIME_TO_DRAW = 5000
 """Milliseconds of the page's own clock, which runs ahead while nothing happens."""
 
 
+ARGUMENTS = (
+    "--no-sandbox",  # it does not start as root with one; the page is ours
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+)
+
+
+def find_chromium() -> str:
+    """Return the browser's path; fail where there is none."""
+    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.fail("There is no Chromium; install it and try again: scripts/setup.sh browser", pytrace=False)
+    return found
+
+
 class Seen(NamedTuple):
     """A page as the browser has it after its scripts ran.
 
@@ -58,17 +74,11 @@ def open_page(page: Path, directory: Path, height: int = 1000) -> Seen:
         directory: takes the browser's files, and what it has drawn as page.png.
         height: of the window, in pixels; it is 1160 wide.
     """
-    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.fail("There is no Chromium; install it and try again: scripts/setup.sh browser", pytrace=False)
     picture = directory / "page.png"
     command = [
-        found,
+        find_chromium(),
         "--headless",
-        "--no-sandbox",  # it does not start as root with one; the page is ours
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--hide-scrollbars",
+        *ARGUMENTS,
         "--enable-logging=stderr",
         f"--user-data-dir={directory / 'profile'}",
         "--host-resolver-rules=MAP * ~NOTFOUND",  # a page that opens offline does not notice

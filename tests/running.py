@@ -127,7 +127,7 @@ class ProcessorFactory:
 
     def __init__(self, broker: Mosquitto, directory: Path, cleanup: ExitStack) -> None:
         self._broker = broker
-        self._directory = directory
+        self.directory = directory
         self._cleanup = cleanup
         self.url = broker.url
 
@@ -139,7 +139,7 @@ class ProcessorFactory:
             configuration: keys of the file over small defaults.
         """
         name = f"p-{uuid4().hex[:8]}"
-        directory = self._directory / name
+        directory = self.directory / name
         directory.mkdir()
         defaults = {
             "id": name,

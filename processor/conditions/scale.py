@@ -83,13 +83,18 @@ _FEW: Final = 16
 _FRACTION: Final = 0.2
 _BURST: Final = 4
 """Landmarks on either side, at least, that may be of the same burst."""
+_REPEAT: Final = 1.5
+"""How much farther apart than usual two repeats may be: noise in few values varies."""
+_DISTINCT: Final = 0.5
+"""The most of the distance of different windows that this may be: beyond it, repeats cannot be told from them."""
 
 
 class Landmarks:
     """Windows that lie far apart in the stream: their distances are those of different things, not of one burst.
 
-    128 of them, the first ones 16 windows apart, later ones up to 1024; each is compared with those that are not beside
-    it, so that a burst may be 64 windows long from the beginning, and 256 once there are 128.
+    Each is followed by the window next to it, which tells how far apart repeats are where most windows are some. There
+    are 128 in all, the first pairs 32 windows apart, later ones up to 2048; each is compared with those that are not
+    beside it, so that a burst may be 64 windows long from the beginning, and 256 once there are 128.
     """
 
     KEY: Final = "landmarks"
@@ -103,8 +108,8 @@ class Landmarks:
     def add(self, windows: Floats, first: int) -> None:
         """Take note of windows, (N, values), of which the first has the number `first`, counted from 0."""
         for number in range(first, first + len(windows)):
-            apart = 1 << min(max((number // _MOST).bit_length() - 1, 4), 10)
-            if number % apart == 0:
+            apart = 2 << min(max((number // _MOST).bit_length() - 1, 4), 10)
+            if number % apart <= 1:
                 place = self._added % _MOST
                 if place == len(self._windows):
                     self._windows = np.concatenate((self._windows.reshape(-1, windows.shape[1]), windows[:1]))
@@ -113,7 +118,10 @@ class Landmarks:
                 self._changed[place] = None
 
     def radius(self, factors: Floats) -> float | None:
-        """Return a fifth of the median distance from a landmark to its nearest elsewhere, of values times factors.
+        """Return a radius that holds repeats and not distinct windows, of values times factors.
+
+        It is a fifth of the median distance from a landmark to its nearest elsewhere, and at least one and a half times
+        that of windows next to each other, where this is no more than half of the former.
 
         None while there are too few, or where more than half of them are the same.
         """
@@ -123,10 +131,16 @@ class Landmarks:
         squares = (scaled * scaled).sum(axis=1)
         apart = squares[:, None] + squares - 2.0 * (scaled @ scaled.T)
         places = np.arange(count := len(self._windows))
+        pairs = count // 2 * 2
+        repeats = float(np.median(apart[range(0, pairs, 2), range(1, pairs, 2)]))
         between = np.abs(places[:, None] - places)  # around the ring
         apart[np.minimum(between, count - between) <= max(_BURST, count // 8)] = np.inf
-        nearest = float(np.median(apart.min(axis=1))) / scaled.shape[1]
-        return _FRACTION * float(np.sqrt(nearest)) if nearest > 0 else None
+        distinct = float(np.median(apart.min(axis=1)))
+        if distinct <= 0:
+            return None
+        repeats, distinct = (float(np.sqrt(max(each, 0.0) / scaled.shape[1])) for each in (repeats, distinct))
+        wider = _REPEAT * repeats
+        return max(_FRACTION * distinct, wider if wider <= _DISTINCT * distinct else 0.0)
 
     def changes(self) -> list[Row]:
         """Return the rows that changed since the last call."""

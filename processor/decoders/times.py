@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from processor.types import Floats, Ints, Times
+from processor.types import NS, Floats, Ints, Times
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A time that is one by itself, in whatever unit others are: MessagePack's timestamp, CBOR's tags 0 and 1."""
+
+    ns: int
+    """Since the Unix epoch; may be outside the years that fit."""
+
 
 KINDS: Final[Mapping[type, str]] = {
     dict: "an object",
     list: "an array",
     str: "text",
+    bytes: "bytes",
     bool: "a boolean",
     int: "a number",
     float: "a number",
     type(None): "null",
+    Instant: "a time",
 }
 """What the values in a payload are called in sentences."""
 
@@ -36,6 +50,10 @@ _LONGEST: Final = 64  # characters of a time as text
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+)((?:\.[0-9]*)?(?:E[+-]?[0-9]+)?)")
 _ISO: Final = re.compile(r"([0-9W-]{7,10})(?:[T ]([0-9:]{2,8})(?:(?<=[0-9:]{6})[.,]([0-9]+))? ?(Z|[+-][0-9:]{2,5})?)?")
 """Date, time, fraction of the second, offset; what the digits say is left to `datetime`, which drops nanoseconds."""
+_UTC_LINES: Final = re.compile(
+    r"(?:(?:1[7-9]|2[01])[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z\n)+"
+)
+"""Times in the form that nearly everyone writes, a line each, of the years 1700 to 2199, which surely fit."""
 
 
 def to_nanoseconds(value: object, unit: TimeUnit) -> int:
@@ -48,6 +66,10 @@ def to_nanoseconds(value: object, unit: TimeUnit) -> int:
     """
     if isinstance(value, str):
         return _from_text(value, unit)
+    if isinstance(value, Instant):
+        if abs(value.ns) > _LATEST:
+            raise ValueError(f"it is {_YEARS}")
+        return value.ns
     if isinstance(value, bool) or not isinstance(value, int | float):
         kind = KINDS.get(type(value), "something else")
         raise ValueError(f"{kind} is not a time; expected a number or ISO 8601 text")  # noqa: TRY004 - it is data
@@ -110,7 +132,31 @@ def column_to_nanoseconds(column: Sequence[Any], unit: TimeUnit) -> Times:
         times = _whole_column(column, unit)
     elif unit != "iso8601" and kinds == {float}:
         times = _real_column(column, unit)
+    elif unit in {"auto", "iso8601"} and kinds == {str}:
+        times = _utc_column(column)
     return np.array([to_nanoseconds(value, unit) for value in column], np.int64) if times is None else times
+
+
+def evenly(first: int, count: int, rate: float) -> Times:
+    """Return (count,) times of readings at an even rate, each to the nearest nanosecond: the millionth as the second.
+
+    Args:
+        first: ns since the Unix epoch.
+        count: at least one.
+        rate: readings in a second: the decimal number that it is written as.
+
+    Raises:
+        ValueError: there is no such rate, or the times go on beyond the year 2261.
+    """
+    if not 0 < rate < math.inf:
+        raise ValueError(f"a rate of {rate}; expected readings in a second, more than 0")
+    exact = Fraction(repr(float(rate)))
+    step, doubled = 2 * NS * exact.denominator, 2 * exact.numerator
+    if first + ((count - 1) * step + exact.numerator) // doubled > _LATEST:
+        raise ValueError(f"the last of {count} readings at a rate of {rate} is after the year 2261")
+    if count * step + doubled <= _LATEST:
+        return first + (np.arange(count, dtype=np.int64) * step + exact.numerator) // doubled
+    return np.array([first + (index * step + exact.numerator) // doubled for index in range(count)], np.int64)
 
 
 def _whole_column(column: Sequence[int], unit: str) -> Times | None:
@@ -138,3 +184,14 @@ def _real_column(column: Sequence[float], unit: str) -> Times | None:
     if not largest < _SURELY_INSIDE / 1000 / scale:  # a NaN is not, either
         return None
     return np.rint(real * scale).astype(np.int64) * np.int64(1000)
+
+
+def _utc_column(column: Sequence[str]) -> Times | None:
+    """Return the times of texts that are all in the form that nearly everyone writes; None otherwise."""
+    if not _UTC_LINES.fullmatch("\n".join(column) + "\n"):
+        return None
+    try:
+        moments = np.array([text[:-1] for text in column], "datetime64[ns]")
+    except ValueError:  # a 30th of February; it is said which of them it is when they are looked at one by one
+        return None
+    return moments.astype(np.int64)

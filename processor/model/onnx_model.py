@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -229,6 +229,24 @@ def load_model(
         doubt=doubt,
         execution=trials.execution,
     )
+
+
+class Declared(NamedTuple):
+    """What a model says of itself."""
+
+    inputs: tuple[Tensor, ...]
+    metadata: Mapping[str, str]
+
+
+def read_declared(path: Path) -> Declared:
+    """Return what a model says of itself, without running it.
+
+    Raises:
+        ModelError: the file cannot be read, or is no ONNX model.
+    """
+    _digest(path)
+    session = _open(path, 1)
+    return Declared(tuple(_tensors(session.get_inputs())), session.get_modelmeta().custom_metadata_map)
 
 
 def fit_problems(load: Callable[[], object]) -> tuple[Problem, ...]:

@@ -187,12 +187,17 @@ def decide_labels(
 
 
 def labels_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Return the labels a model's custom metadata names, or None.
+    """Return the labels a model's custom metadata names, or None: `labels`, `classes`, `class_labels` or `names`."""
+    return names_in(metadata, _METADATA_KEYS)
 
-    Under `labels`, `classes`, `class_labels` or `names`: a JSON list, an object from index to name or from name to
-    index, the same as Python writes it (`{0: 'cat'}`, as in ultralytics' exports), or names between commas.
+
+def names_in(metadata: Mapping[str, str], keys: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names under the first of some keys that a model's custom metadata has, or None.
+
+    A JSON list, an object from index to name or from name to index, the same as Python writes it (`{0: 'cat'}`, as in
+    ultralytics' exports), or names between commas.
     """
-    text = next((metadata[key] for key in _METADATA_KEYS if metadata.get(key, "").strip()), None)
+    text = next((metadata[key] for key in keys if metadata.get(key, "").strip()), None)
     if text is None:
         return None
     for parse in (json.loads, ast.literal_eval):

@@ -107,7 +107,7 @@ def new_client(
     return client
 
 
-def make_properties(packet_type: int, **values: int | bytes) -> Properties:
+def make_properties(packet_type: int, **values: int | bytes | list[tuple[str, str]]) -> Properties:
     """Make MQTT 5 properties from paho's names for them."""
     made = Properties(packet_type)  # type: ignore[no-untyped-call]
     for name, value in values.items():

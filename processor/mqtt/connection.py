@@ -263,10 +263,17 @@ class Connection:
             self._client.acknowledge(messages)
 
     def publish(
-        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        correlation: bytes | None = None,
+        user: str | None = None,
     ) -> None:
         """Queue one message of our own; while there is no connection QoS 0 is dropped. Never blocks."""
-        self._publisher.publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
+        self._publisher.publish(topic, payload, qos=qos, retain=retain, correlation=correlation, user=user)
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
         """Ask the broker to send nothing more for `filters`. Never blocks; does nothing while disconnected."""

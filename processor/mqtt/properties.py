@@ -21,8 +21,12 @@ _RESPONSE_TOPIC = 0x08
 _CORRELATION_DATA = 0x09
 _FIXED_PROPERTIES = {0x01: 1, 0x02: 4, 0x23: 2}
 """Bytes of payload format indicator, message expiry interval and topic alias."""
-_STRINGS_OF_PROPERTY = {_CONTENT_TYPE: 1, _RESPONSE_TOPIC: 1, _CORRELATION_DATA: 1, 0x26: 2}
-"""How many length-prefixed strings follow; a user property is two."""
+_STRINGS = (_CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA)
+"""Those with one length-prefixed string, or bytes."""
+_USER_PROPERTY = 0x26
+"""Two such strings: a name and what it stands for."""
+_USER = b"\x00\x04user"
+_LONGEST_USER = 64
 
 
 class MessageProperties(NamedTuple):
@@ -32,6 +36,8 @@ class MessageProperties(NamedTuple):
     correlation_data: bytes | None = None
     subscription_identifiers: tuple[int, ...] = ()
     content_type: str | None = None
+    user: str | None = None
+    """The user property of that name: who sent it, as they call themselves; at most 64 characters."""
 
 
 def properties(message: Message) -> MessageProperties:
@@ -46,6 +52,9 @@ def _decode(raw: bytes) -> MessageProperties:
         for identifier, value in _each_property(raw):
             if identifier == _SUBSCRIPTION_IDENTIFIER:
                 identifiers.append(variable_integer(value, 0)[0])
+            elif identifier == _USER_PROPERTY:
+                if value.startswith(_USER):
+                    found[identifier] = value[len(_USER) + 2 :]
             else:
                 found[identifier] = value
     return MessageProperties(
@@ -53,6 +62,7 @@ def _decode(raw: bytes) -> MessageProperties:
         correlation_data=found.get(_CORRELATION_DATA),
         subscription_identifiers=tuple(identifiers),
         content_type=_text(found.get(_CONTENT_TYPE)),
+        user=(_text(found.get(_USER_PROPERTY)) or "")[:_LONGEST_USER] or None,
     )
 
 
@@ -84,10 +94,12 @@ def _each_property(raw: bytes) -> Iterator[tuple[int, bytes]]:
         identifier = raw[at]
         at += 1
         value_at = at
-        if identifier in _STRINGS_OF_PROPERTY:
-            for _ in range(_STRINGS_OF_PROPERTY[identifier]):
-                value_at = at + 2
-                at = value_at + (raw[at] << 8 | raw[at + 1])
+        if identifier in _STRINGS:
+            value_at = at + 2
+            at = value_at + (raw[at] << 8 | raw[at + 1])
+        elif identifier == _USER_PROPERTY:
+            for _ in range(2):
+                at += 2 + (raw[at] << 8 | raw[at + 1])
         elif identifier == _SUBSCRIPTION_IDENTIFIER:
             at += variable_integer(raw, at)[1] or len(raw)
         else:

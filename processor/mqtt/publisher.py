@@ -35,11 +35,13 @@ class _Outgoing(NamedTuple):
     qos: int
     retain: bool
     correlation: bytes | None
+    user: str | None
 
     @property
     def size(self) -> int:
         """Bytes of its packet, or a few more."""
-        return len(self.topic.encode()) + len(self.payload) + len(self.correlation or b"") + 16
+        properties = len(self.correlation or b"") + len((self.user or "").encode())
+        return len(self.topic.encode()) + len(self.payload) + properties + 32
 
 
 class Publisher:
@@ -64,12 +66,21 @@ class Publisher:
         self._online = False
         client.on_publish = self._on_publish
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, correlation: bytes | None) -> None:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        correlation: bytes | None,
+        user: str | None = None,
+    ) -> None:
         """Queue one message. While there is no connection QoS 0 is dropped and QoS 1 waits."""
         if problem := validate_topic(topic):
             self._drop(f"A message of our own was not published: {problem}")
             return
-        message = _Outgoing(topic, payload, qos, retain, correlation)
+        message = _Outgoing(topic, payload, qos, retain, correlation, user)
         if self._online:
             self._send(message)
         elif qos and self._has_room(message):
@@ -105,9 +116,7 @@ class Publisher:
         if not (self._has_room(message) if qos else self._writes_soon(message)):
             self.dropped += 1
             return
-        asked = None
-        if self._mqtt_5 and message.correlation is not None:
-            asked = make_properties(PacketTypes.PUBLISH, CorrelationData=message.correlation)
+        asked = _properties(message) if self._mqtt_5 else None
         retain = message.retain and self._limit("RetainAvailable", 1) == 1
         sent = self._client.publish(message.topic, message.payload, qos, retain, properties=asked)
         if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (sent.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos == 0):
@@ -142,3 +151,12 @@ class Publisher:
         self._held_bytes -= message.size
         if reason.value >= _FAILURE:
             self._drop(f"The broker refused a message of our own on {message.topic!r}: {reason}.")
+
+
+def _properties(message: _Outgoing) -> Properties | None:
+    values: dict[str, bytes | list[tuple[str, str]]] = {}
+    if message.correlation is not None:
+        values["CorrelationData"] = message.correlation
+    if message.user is not None:
+        values["UserProperty"] = [("user", message.user)]
+    return make_properties(PacketTypes.PUBLISH, **values) if values else None

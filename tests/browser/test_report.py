@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from processor.demo.data import FIELDS
 from processor.recording import Writer
@@ -147,7 +148,7 @@ def test_names_from_outside_stay_names(report: Report, tmp_path: Path) -> None:
     for message in recordings.messages(300):
         if message.payload.startswith(b"{"):
             payload = json.dumps({evil: 1.0, **json.loads(message.payload)}).encode()
-            writer.write([message._replace(topic=f"plant/{evil}", payload=payload)])
+            writer.write([replace(message, topic=f"plant/{evil}", payload=payload)])
     writer.close()
     report.make(tmp_path / "rec.jsonl", config)
     seen = report.open()
@@ -176,7 +177,7 @@ def test_numbers_without_labels_have_a_report(report: Report, tmp_path: Path) ->
     first = next(recordings.messages(1))
     writer.write(
         [
-            first._replace(topic="t", payload=b'{"x": %.2f}' % (n % 40 / 10), arrival=first.arrival + n)
+            replace(first, topic="t", payload=b'{"x": %.2f}' % (n % 40 / 10), arrival=first.arrival + n)
             for n in range(400)
         ]
     )

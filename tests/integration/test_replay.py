@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from processor import settings
 from processor.assembly import open_model
@@ -180,7 +181,7 @@ def test_messages_are_bounded_as_they_are_live(tmp_path: Path, capsys: pytest.Ca
     path = tmp_path / "rec.jsonl"
     writer = Writer(path)
     good = next(recordings.messages(1))
-    writer.write([good, good._replace(payload=good.payload.ljust(201)), good._replace(topic="other")])
+    writer.write([good, replace(good, payload=good.payload.ljust(201)), replace(good, topic="other")])
     writer.close()
     done = replay(capsys, path, "-c", config, "--json")
     found = summary(done)

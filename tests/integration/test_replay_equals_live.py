@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from processor.demo.data import FIELDS
 from processor.recording import Reader
@@ -54,7 +55,7 @@ def plant() -> list[Message]:
         if not number % 3:
             values = json.loads(message.payload) if message.payload.startswith(b"{") else dict.fromkeys(FIELDS, 0.5)
             body = {field: values[field] for field in FIELDS}
-            found.append(message._replace(topic="press", payload=json.dumps(body).encode()))
+            found.append(replace(message, topic="press", payload=json.dumps(body).encode()))
     return found
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from processor.demo.data import FIELDS
 from processor.recording import Writer
-from processor.suggest import Target, _between, _place, parse_target
+from processor.suggest import Target, _between, _place, _rounded_down, parse_target
 from processor.types import Message
 from tests import models, recordings
 from tests.commands import Done, mlade_here
@@ -184,6 +184,13 @@ def test_more_than_there_are_is_said(suggest: Suggest) -> None:
     kept = suggest.kept(done)["unsure"]
     assert kept > 500
     assert f"No more than {kept} of the recording can be had" in done.out
+
+
+@given(st.floats(1, 1e9))
+def test_what_can_be_had_is_never_said_to_be_more_than_there_is(count: float) -> None:
+    """It is told in three digits, rounded down: of 3,548 windows, 3,540."""
+    assert count * 0.99 < _rounded_down(count) <= count
+    assert _rounded_down(3548.0) == 3540
 
 
 def test_a_short_recording_is_said(suggest: Suggest) -> None:

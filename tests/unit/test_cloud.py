@@ -12,7 +12,7 @@ from processor.brokerless import Brokerless
 from processor.cloud import CloudLink, Desired, Input, Notice
 from processor.decoders import decoder
 from processor.intake import Intake
-from processor.sections import Source
+from processor.source_sections import Source
 from processor.types import INPUTS, NS, Message, StreamName
 from processor.windows import Shape, WindowBuffer
 from tests.cloud import Hub

@@ -23,8 +23,8 @@ from processor.intake import Intake
 from processor.journal import encode
 from processor.model.onnx_model import OnnxModel, load_model
 from processor.protocols import Model
-from processor.sections import Source
 from processor.selection import Selection
+from processor.source_sections import Source
 from processor.types import DeadLetter, Floats, Message, OutputKind, Predictions, Reason, Sample
 from processor.windows import Shape, WindowBuffer
 from tests import models

@@ -23,8 +23,8 @@ from processor.filter import validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
 from processor.memories import Memories
-from processor.sections import Source
 from processor.selection import Selection
+from processor.source_sections import Source
 from processor.store import Changes, Store
 from processor.types import NS, Floats, Message, OutputKind, Predictions, Reason, Sample
 from processor.windows import LookBack, Shape, WindowBuffer

@@ -159,3 +159,42 @@ def test_a_live_filter_that_does_not_fit_any_more_gives_way_to_the_file(caplog: 
     two = control(kept)
     assert (rule(two), two.revision) == ("file", 3)
     assert "does not fit" in caplog.text
+
+
+def test_the_last_revisions_are_remembered_with_who_made_them() -> None:
+    """Newest first, over restarts; a rejected one is none."""
+    one = control()
+    offer(one, document("a"), "twin", 2 * NS)
+    one.offer(document("b"), "topic", 3 * NS, user="Ada").install()
+    offer(one, b"rules: [", "topic", 4 * NS)
+    told = [(entry["revision"], entry["source"], entry["user"]) for entry in one.revisions]
+    assert told == [(3, "topic", "Ada"), (2, "twin", None), (1, "file", None)]
+    assert one.revisions[0]["filter"]["rules"] == [{"name": "b"}]
+    assert one.revisions[0]["applied_at"] == "1970-01-01T00:00:03.000000Z"
+    again = control(one.memory())
+    assert again.revisions == one.revisions
+    offer(again, b"", "topic", 5 * NS)
+    assert [entry["revision"] for entry in again.revisions] == [4, 3, 2, 1]
+
+
+def test_fifty_revisions_and_a_quarter_of_a_megabyte_are_remembered() -> None:
+    """Whichever is reached first; the filter in force is always one of them."""
+    one = control()
+    for number in range(60):
+        offer(one, document(f"r{number}"), "topic", NS)
+    assert [entry["revision"] for entry in one.revisions] == list(range(61, 11, -1))
+    for number in range(12):
+        tags = {"tags": {f"t{tag}": "x" * 50 for tag in range(800)}}
+        offer(one, json.dumps({"rules": [{"name": f"r{number}", **tags}]}).encode(), "topic", NS)
+    assert 2 <= len(one.revisions) < 12
+    assert len(json.dumps(one.revisions)) < 1 << 18
+
+
+def test_a_state_from_before_the_revisions_is_gone_on_with() -> None:
+    """Its history begins with the next change."""
+    kept = control().memory()
+    del kept["revisions"]
+    one = control(kept)
+    assert one.revisions == []
+    offer(one, document("a"), "topic", NS)
+    assert [entry["revision"] for entry in one.revisions] == [2]

@@ -102,6 +102,21 @@ def test_of_a_burst_one_is_kept(width: int, length: int) -> None:
     assert kept.any(axis=1).mean() > 0.9
 
 
+@pytest.mark.parametrize("length", [10, 50])
+def test_of_a_noisy_burst_one_is_kept_where_different_windows_are_near_each_other(length: int) -> None:
+    """With noise of a twentieth, and no more than three causes of all that the windows show."""
+    random = np.random.default_rng(length)
+    causes = random.normal(size=(15_000 // length, 3))
+    different = (causes @ random.normal(size=(3, 40))).reshape(-1, 4, 10)
+    repeated = np.repeat(different, length, axis=0)
+    noisy = repeated + 0.05 * different.std(axis=(0, 1)) * random.normal(size=repeated.shape)
+    near = np.array(judge(lambda: NearDuplicates("auto", 1000), noisy, range(0, 15_000, 250), np.ones(15_000)))
+    kept = (~near).reshape(-1, length)[2000 // length :]
+    assert kept.sum(axis=1).max() <= 2
+    assert kept.sum(axis=1).mean() < 1
+    assert kept.any(axis=1).mean() > 0.8
+
+
 def test_the_same_windows_are_always_near(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a field never changes, where all do not, and where readings are too large for their squares."""
     monkeypatch.setattr(dedup, "_AT_ONCE", 7)

@@ -48,7 +48,7 @@ def test_all_have_a_sentence_on_when_to_use_them_and_are_tested() -> None:
     """An example without either is no example."""
     names = {path.stem for path in EXAMPLES.iterdir()}
     assert names == {"ambiguous", "peak-hours", "recommended"}
-    assert all((EXAMPLES / f"{name}.yaml").read_text().startswith("# When ") for name in names)
+    assert all("\n# When " in (EXAMPLES / f"{name}.yaml").read_text() for name in names)
 
 
 @pytest.mark.parametrize(("confidence", "inside"), [(0.5, True), (0.6, True), (0.61, False), (0.9, False)])

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from processor.document import parse
 from processor.filter import check_against, parse_filter
 from processor.settings import load
+from processor.source_sections import Source
 from tests.cloud import Hub
 from tests.iothub.twin import Section
 from tests.unit.test_pipeline import Line
@@ -81,10 +83,14 @@ def test_the_twin_it_begins_with_is_one_that_a_hub_takes_and_a_filter_that_we_ta
 
 
 def test_the_configuration_needs_no_broker_and_asks_iot_edge_who_we_are() -> None:
-    """Its commented line, too, is right."""
+    """Its commented lines, too, are right."""
     configured = load(FOLDER / "processor.yaml", {})
     assert configured.broker is None
     assert configured.hub is not None
     assert configured.hub.edge
     text = (FOLDER / "processor.yaml").read_text()
+    other = re.search(r"# - (\{.+\}) +# instead, for OPC Publisher", text)
+    assert other is not None
+    source = Source.model_validate(parse(other[1]))
+    assert (source.input, source.stream_template) == (configured.sources[0].input, "{topic}/{field:node}")
     assert re.search(r"# legacy: \{field: (\S+)\}", text)[1] in configured.sources[0].fields  # type: ignore[index]

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.decoders.json import JsonDecoder
-from processor.sections import Source
+from processor.decoders.json import JSON
+from processor.decoders.tree import TreeDecoder
+from processor.source_sections import Source
 from processor.types import Decoded, Failure
 
 NOW = 1_795_341_600_000_000_000
@@ -21,15 +22,15 @@ NOW = 1_795_341_600_000_000_000
 GOOD = b'{"ts": 1795341600, "d": "x", "a": 0.5, "b": 7}'
 
 
-def decoder(**keys: Any) -> JsonDecoder:  # noqa: ANN401 - the source's keys
+def decoder(**keys: Any) -> TreeDecoder:  # noqa: ANN401 - the source's keys
     """Return a decoder of fields a and b, arrival time, stream from the topic, unless told otherwise."""
-    return JsonDecoder(Source.model_validate({"name": "s", "topics": ["t"], "fields": ["a", "b"], **keys}))
+    return TreeDecoder(JSON, Source.model_validate({"name": "s", "topics": ["t"], "fields": ["a", "b"], **keys}))
 
 
-def run(subject: JsonDecoder, *payloads: bytes) -> Decoded:
+def run(subject: TreeDecoder, *payloads: bytes) -> Decoded:
     """Decode payloads that arrived a second apart from NOW on, and check what holds for any."""
     arrivals = NOW + np.arange(len(payloads), dtype=np.int64) * 10**9
-    decoded = subject.decode(payloads, arrivals)
+    decoded = subject.decode(payloads, arrivals, ["t"] * len(payloads))
     count = len(decoded.origin)
     assert decoded.values.shape == (count, len(subject._names))
     assert decoded.values.dtype == np.float64
@@ -48,7 +49,7 @@ def run(subject: JsonDecoder, *payloads: bytes) -> Decoded:
     return decoded
 
 
-def failure(subject: JsonDecoder, payload: bytes) -> Failure:
+def failure(subject: TreeDecoder, payload: bytes) -> Failure:
     """Return what is said of a payload between two good ones, which it must not affect."""
     good = GOOD if not subject._names[0].startswith("/") else payload
     decoded = run(subject, good, payload, good)
@@ -261,7 +262,7 @@ def test_max_ahead(ahead: object, kept: list[int]) -> None:
     for position, reason, detail in decoded.failures:
         assert reason == "time"
         assert f"field 'ts' is {[0, 10, 999999998][position]} s in the future; max_ahead allows" in detail
-    assert subject.decode([b'{"ts": 9223372036854775807, "a": 1, "b": 2}'], np.array([2**63 - 1])).failures == []
+    assert subject.decode([b'{"ts": 9223372036854775807, "a": 1, "b": 2}'], np.array([2**63 - 1]), ["t"]).failures == []
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "a{b}", "ä€\U0001f600", "a b"])
@@ -286,7 +287,7 @@ def test_a_field_may_be_the_time_or_the_key_too() -> None:
     assert decoded.times.tolist() == [NOW]
 
 
-DECODERS: Sequence[Callable[[], JsonDecoder]] = (
+DECODERS: Sequence[Callable[[], TreeDecoder]] = (
     decoder,
     lambda: decoder(fields=["a"]),
     lambda: decoder(time="ts", stream="{field:d}"),
@@ -338,7 +339,7 @@ def test_a_batch_is_its_payloads_one_by_one(batch: list[bytes], which: int) -> N
     together = run(subject, *batch)
     readings, failures = [], []
     for index, payload in enumerate(batch):
-        alone = subject.decode([payload], np.array([NOW + index * 10**9]))
+        alone = subject.decode([payload], np.array([NOW + index * 10**9]), ["t"])
         keys = alone.keys or [""] * len(alone.times)
         readings += [(index, *row) for row in zip(alone.times.tolist(), keys, alone.values.tolist(), strict=True)]
         failures += [(index, *failed[1:]) for failed in alone.failures]

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from processor import topics
-from processor.intake import filters, identifier
-from processor.sections import Source
+from processor.copies import filters, identifier
+from processor.source_sections import Source
 from processor.types import NS, Message
 from tests.unit.test_intake import variable_integer
 from tests.unit.test_pipeline import FULL, START, Line, ScriptedSource
@@ -61,7 +62,7 @@ class Session(ScriptedSource):
     def send(self, count: int) -> list[Message]:
         """Return the next messages over the present connection."""
         sending = [
-            self._queue.popleft()._replace(connection=self.connection) for _ in range(min(count, len(self._queue)))
+            replace(self._queue.popleft(), connection=self.connection) for _ in range(min(count, len(self._queue)))
         ]
         self._sent += sending
         return sending
@@ -73,7 +74,7 @@ class Session(ScriptedSource):
     def cut(self, lost: int) -> None:
         """Lose the connection, and with it the last acknowledgements; make another."""
         arrived = set(self._on_the_way[: len(self._on_the_way) - lost] if lost else self._on_the_way)
-        again = [message._replace(dup=True) for message in self._sent if message.mid not in arrived]
+        again = [replace(message, dup=True) for message in self._sent if message.mid not in arrived]
         self._queue.extendleft(reversed(again))
         self._sent, self._on_the_way = [], []
         self.connection += 1

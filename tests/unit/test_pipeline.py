@@ -26,11 +26,11 @@ from processor.metrics import Metrics
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.reporting import Reporting
-from processor.sections import Source
 from processor.selection import Selection
 from processor.session import BrokerSession
 from processor.settings import HubLegacy
 from processor.sizing import WindowSize
+from processor.source_sections import Source
 from processor.steering import Steering
 from processor.store import Store
 from processor.twin import Twin
@@ -162,6 +162,7 @@ class Line:
             metrics=metrics,
             clock=clock,
             source_names=[one.name for one in configured],
+            fields=[],
             publish_inference=outputs,
             publish_every=3600,
             extra=dict,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from processor.errors import FilterRejected
 from processor.filter import parse_filter, to_plain
 from processor.printing import filter_line, filter_yaml
-from processor.remote import FilterState
+from processor.told import FilterState
 
 
 def state(active: dict[str, Any], **changes: Any) -> FilterState:  # noqa: ANN401 - JSON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from processor.receipts import Receipts, pack
 from processor.types import Message
@@ -155,5 +156,5 @@ def test_without_the_dup_flag_nothing_is_a_repeat() -> None:
     receipts = Receipts()
     receipts.committed(pack([message(1)]))
     receipts.connected(1, session_present=True)
-    new = message(1)._replace(dup=False)
+    new = replace(message(1), dup=False)
     assert receipts.fresh([new]) == [new]

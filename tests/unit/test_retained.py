@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from processor.metrics import Metrics
 from processor.receipts import Receipts, pack
@@ -45,9 +46,9 @@ def test_a_copy_of_what_was_taken_in_is_known(dup: bool) -> None:
 
 def test_a_copy_of_what_is_in_the_same_batch_is_known() -> None:
     """Be that a live one, without the flag."""
-    live = retained()._replace(retain=False)
+    live = replace(retained(), retain=False)
     assert Bench().copies.came_before(retained(mid=2), [live])
-    assert not Bench().copies.came_before(retained(mid=2), [live._replace(topic="plant/2")])
+    assert not Bench().copies.came_before(retained(mid=2), [replace(live, topic="plant/2")])
 
 
 def test_once_the_first_are_on_disk_nothing_retained_is_new() -> None:

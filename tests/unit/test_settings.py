@@ -71,8 +71,10 @@ def test_the_example_shows_every_key_with_what_it_is_when_left_out() -> None:
     chosen |= {"model.input.layout", "bridges", "sources[0].topics"}
     example = document.parse(EXAMPLE.read_bytes())
     assert isinstance(example, dict)
+    chosen |= {"sources[0].fields"}
     found = list(differences(example, Settings, load(EXAMPLE, {}), "", chosen))
-    assert found == ["model.refresh is missing"], "which this version has not"
+    of_other_formats = [f"sources[0].{key} is missing" for key in ("csv", "binary", "opcua", "image")]
+    assert found == [*of_other_formats, "model.refresh is missing"], "which this version has not"
 
 
 def differences(given_keys: dict[str, Any], section: type[BaseModel], values: Any, path: str, chosen: set[str]) -> Any:  # noqa: ANN401

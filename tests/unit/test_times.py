@@ -184,7 +184,14 @@ numbers = (
     | st.floats(1e9, 3e9)
     | st.floats(1e12, 3e12)
 )
+iso_texts = st.from_regex(  # days, hours and years that there are not, among those that there are
+    r"(167[6-9]|20[0-9]{2}|226[0-3]|[0-9]{4})-(0[1-9]|1[0-3])-([0-2][0-9]|3[0-2])"
+    r"T([01][0-9]|2[0-4]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,11})?Z?",
+    fullmatch=True,
+)
 columns = st.one_of(
+    st.lists(iso_texts),
+    st.lists(st.datetimes(datetime(1677, 1, 1), datetime(2263, 1, 1)).map(lambda moment: f"{moment.isoformat()}Z")),  # noqa: DTZ001 - Z is UTC
     st.lists(st.integers(-(2**63) - 2, 2**63 + 2)),
     st.lists(st.integers(10**9, 3 * 10**18)),
     st.lists(st.floats(1e9, 3e12)),

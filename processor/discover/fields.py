@@ -1,0 +1,272 @@
+"""What a family's fields are: measurements, the time, what names the device, counters, and what a model cannot use."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from processor.decoders.times import TimeUnit
+from processor.discover.look import Record
+from processor.discover.moments import moment
+from processor.discover.texts import is_number_text
+from processor.types import NS
+
+_MOSTLY: Final = 0.95
+_NEAR: Final = 86_400 * NS
+"""A number so near to the time of arrival is a time, whatever its field is called."""
+_TIME_NAME: Final = re.compile(r"ts|t0?|when|.*time.*|.*stamp.*|.*date.*|.*epoch.*|.*_(ts|at)", re.IGNORECASE)
+_KEY_NAME: Final = re.compile(
+    r"n|tag|node|.*(device|sensor|machine|asset|unit|station|serial|mac|source|name|node|_?id|uuid|key)(_?(id|name|no))?",
+    re.IGNORECASE,
+)
+_NUMBERED_NAME: Final = re.compile(
+    r"(.*[/_])?(no|nr|addr|address|device|sensor|machine|node|slave|station|unit)|.*_?id", re.IGNORECASE
+)
+"""Of a whole number that tells devices apart."""
+_COUNTER_NAME: Final = re.compile(
+    r".*(seq|sequence|counter|msg_?id|message_?id|packet|uptime|frame_?(no|id)?|msg_?no|index|idx)(_?(no|nr|num|number))?",
+    re.IGNORECASE,
+)
+_ABOUT_NAME: Final = re.compile(
+    r".*(version|firmware|fw|schema|rssi|snr|battery|latitude|longitude|lat|lon|quality|device_?id|sensor_?id|_id|id)",
+    re.IGNORECASE,
+)
+_IDENTIFIER: Final = re.compile(r"(?=.*[0-9])[\w.:-]{1,64}")
+_FEW: Final = 3
+"""Messages of one topic before a field that never came is taken for one that it does not have."""
+_RARE: Final = 0.2
+
+
+class Seen(NamedTuple):
+    """A reading that came."""
+
+    topic: str
+    arrival: int
+    record: Record
+
+
+class TimeField(NamedTuple):
+    """The field that holds the time."""
+
+    name: str
+    unit: TimeUnit
+    ahead: int
+    """The median of how far it is after the arrival, in ns."""
+    whole: bool
+    """Whether it is always a whole second."""
+
+
+@dataclass(slots=True)
+class Fields:
+    """What the fields of a family are.
+
+    Attributes:
+        measured: names of the numbers that a model may be fed with, in the order of the payload.
+        flags: names of the fields that are only true or false.
+        time: None where there is none.
+        key: the field that tells devices apart which share a topic; empty where topics do.
+        key_repeats: whether two topics have one such key in common.
+        sometimes: by field, the share of readings that lack it.
+        left_out: every other field, with the reason, a clause.
+        constant: measured fields that had one value all the time.
+    """
+
+    measured: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    time: TimeField | None = None
+    key: str = ""
+    key_repeats: bool = False
+    sometimes: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    constant: list[str] = field(default_factory=list)
+
+
+class _Column(NamedTuple):
+    """The values of one field that are there, with the reading each is in."""
+
+    name: str
+    rows: list[Seen]
+    values: list[object]
+
+    @property
+    def last_name(self) -> str:
+        """The name, of a pointer the last step that is no position."""
+        steps = [step for step in self.name.split("/") if step and not step.isdecimal()]
+        return steps[-1] if steps else self.name
+
+
+def classify(seen: Sequence[Seen], *, sparse: bool = False) -> Fields:
+    """Say what the fields of a family's readings are.
+
+    Args:
+        seen: the readings; at least one.
+        sparse: whether it means nothing that a reading lacks a field, because each field is a stream of its own.
+    """
+    found = Fields()
+    columns = _columns(seen)
+    found.time = _time_of(columns, len(seen))
+    found.key = _key_of(columns, len(seen), found.time)
+    if found.key:
+        topics_of: dict[object, set[str]] = defaultdict(set)
+        for row in seen:
+            topics_of[row.record.get(found.key)].add(row.topic)
+        found.key_repeats = any(len(topics) > 1 for key, topics in topics_of.items() if key is not None)
+    counts = Counter(row.topic for row in seen)
+    for column in columns:
+        if (found.time is not None and column.name == found.time.name) or column.name == found.key:
+            continue
+        if reason := _why_not(column) or ("" if sparse else _why_too_rare(column, seen, counts)):
+            found.left_out[column.name] = reason
+        elif all(isinstance(value, bool) for value in column.values):
+            found.flags.append(column.name)
+        else:
+            found.measured.append(column.name)
+            lacking = 1 - len(column.values) / len(seen)
+            if lacking:
+                found.sometimes[column.name] = lacking
+            if len(column.values) >= _FEW and len(set(map(str, column.values))) == 1:
+                found.constant.append(column.name)
+    return found
+
+
+def _columns(seen: Iterable[Seen]) -> list[_Column]:
+    columns: dict[str, _Column] = {}
+    for row in seen:
+        for name, value in row.record.items():
+            column = columns.get(name)
+            if column is None:
+                column = columns[name] = _Column(name, [], [])
+            if value is not None:
+                column.rows.append(row)
+                column.values.append(value)
+    return list(columns.values())
+
+
+def is_numeric(value: object) -> bool:
+    """Whether a decoder reads a value as a number."""
+    return isinstance(value, int | float) or is_number_text(value)
+
+
+def _why_not(column: _Column) -> str:
+    """Return why a field is no measurement; empty where it may be one."""
+    return _why_no_number(column) or _why_another(column)
+
+
+def _why_no_number(column: _Column) -> str:
+    if not column.values:
+        return "always null"
+    numeric = sum(map(is_numeric, column.values))
+    if not numeric:
+        return _told(column.values)
+    if numeric < _MOSTLY * len(column.values):
+        odd = next(value for value in column.values if not is_numeric(value))
+        return f"not always a number: {str(odd)[:30]!r} came, too"
+    return ""
+
+
+def _why_another(column: _Column) -> str:
+    name = column.last_name
+    if all(moment(value) for value in column.values) and (_TIME_NAME.fullmatch(name) or _is_near(column)):
+        return "a time, too"
+    if _COUNTER_NAME.fullmatch(name) or _counts(column):
+        return "counts up"
+    return "about the device rather than measured" if _ABOUT_NAME.fullmatch(name) else ""
+
+
+def _why_too_rare(column: _Column, seen: Sequence[Seen], counts: Mapping[str, int]) -> str:
+    with_it = {row.topic for row in column.rows}
+    without = [topic for topic, count in counts.items() if count >= _FEW and topic not in with_it]
+    if without:
+        return f"never on {len(without)} of {len(counts)} topics, such as {without[0]}"
+    if len(column.values) < _RARE * len(seen):
+        return f"only in {len(column.values)} of {len(seen)} readings"
+    return ""
+
+
+def _told(values: Sequence[object]) -> str:
+    if all(isinstance(value, list) for value in values):
+        return "an array"
+    if all(isinstance(value, dict) for value in values):
+        return "an object"
+    distinct = {str(value)[:30] for value in values}
+    return f"text: {', '.join(sorted(distinct)[:3])}" + (" …" if len(distinct) > 3 else "")  # noqa: PLR2004
+
+
+def _counts(column: _Column) -> bool:
+    """Whether a field is a whole number that grows by the same step from message to message of each topic."""
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in column.values):
+        return False
+    by_topic: dict[str, list[int]] = defaultdict(list)
+    for row, value in zip(column.rows, column.values, strict=True):
+        if isinstance(value, int):
+            by_topic[row.topic].append(value)
+    steps = Counter(b - a for values in by_topic.values() for a, b in pairwise(values))
+    if not steps or steps.total() < 2 * _FEW:
+        return False
+    (step, times), *_ = steps.most_common(1)
+    return step > 0 and times >= _RARE * 4 * steps.total()
+
+
+def _is_near(column: _Column) -> bool:
+    near = 0
+    for row, value in zip(column.rows, column.values, strict=True):
+        found = moment(value)
+        near += found is not None and abs(found[0] - row.arrival) <= _NEAR
+    return near >= _MOSTLY * len(column.values)
+
+
+def _time_of(columns: Iterable[_Column], readings: int) -> TimeField | None:
+    """Return the likeliest time: near to the arrival, called so, in this order."""
+    best: tuple[tuple[bool, bool, bool], TimeField] | None = None
+    for column in columns:
+        if len(column.values) < _MOSTLY * readings:
+            continue
+        moments = [moment(value) for value in column.values]
+        units = Counter(found[1] for found in moments if found is not None)
+        if not units:
+            continue
+        (unit, times), *_ = units.most_common(1)
+        if times < _MOSTLY * len(column.values):
+            continue
+        near, named = _is_near(column), _TIME_NAME.fullmatch(column.last_name) is not None
+        if not near and not named:
+            continue
+        ahead = sorted(
+            found[0] - row.arrival for row, found in zip(column.rows, moments, strict=True) if found is not None
+        )
+        rank = (near, named, column.last_name.lower() in ("ts", "time", "timestamp", "t", "t0", "sourcetimestamp"))
+        whole = all(found is None or found[0] % NS == 0 for found in moments)
+        if best is None or rank > best[0]:
+            best = rank, TimeField(column.name, unit, ahead[len(ahead) // 2], whole)
+    return best[1] if best is not None else None
+
+
+def _key_of(columns: Iterable[_Column], readings: int, time: TimeField | None) -> str:
+    """Return the field that tells apart the devices that share a topic: it varies within a topic, and comes again."""
+    for column in columns:
+        if time is not None and column.name == time.name:
+            continue
+        if len(column.values) < _MOSTLY * readings or not _names_devices(column) or _counts(column):
+            continue
+        by_topic: dict[str, list[object]] = defaultdict(list)
+        for row, value in zip(column.rows, column.values, strict=True):
+            by_topic[row.topic].append(value)
+        varied = [values for values in by_topic.values() if len(set(values)) > 1]
+        if any(len(set(values)) * 2 <= len(values) for values in varied):
+            return column.name
+    return ""
+
+
+def _names_devices(column: _Column) -> bool:
+    """Whether a field's values, and its name, are such as tell devices apart."""
+    name = column.last_name
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in column.values):
+        return _NUMBERED_NAME.fullmatch(name) is not None
+    texts = [value for value in column.values if isinstance(value, str)]
+    if len(texts) < len(column.values) or any(is_number_text(text) or moment(text) for text in texts):
+        return False
+    return _KEY_NAME.fullmatch(name) is not None or all(map(_IDENTIFIER.fullmatch, texts))

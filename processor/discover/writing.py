@@ -1,0 +1,186 @@
+"""The configuration as text, with what was heard beside it as comments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from processor.discover.choice import Choice
+from processor.discover.examples import example, printable
+from processor.discover.pace import window_for
+from processor.discover.proposals import Proposal
+from processor.discover.wishes import layout_key
+from processor.model.onnx_model import OnnxModel
+from processor.printing import as_flow, size
+
+_WIDTH: Final = 118
+
+
+class Session(NamedTuple):
+    """What was listened to."""
+
+    broker: Mapping[str, Any]
+    """Keys of `broker`."""
+    when: str
+    seconds: float
+    messages: int
+    topics: int
+    model_path: str | None
+    """As in `model.path`; None where no model was given."""
+    model: OnnxModel | None
+    """Where it fits what is active."""
+
+
+def configuration(choice: Choice, session: Session) -> str:
+    """Return the file's text."""
+    return "\n".join(_lines(choice, session)) + "\n"
+
+
+def _lines(choice: Choice, session: Session) -> Iterator[str]:
+    yield from _comment(
+        f"Written by mlade discover at {session.when}, from {session.messages:,} messages on {session.topics:,} topics "
+        f"in {session.seconds:.0f} s. CHECK marks what it could not know."
+    )
+    if choice.complaint:
+        yield from _comment(f"CHECK: {choice.complaint}")
+    yield ""
+    yield "id: line-1                            # CHECK: its name in topics, client id and events"
+    yield ""
+    yield "broker:"
+    for key, value in session.broker.items():
+        yield f"  {key}: {as_flow(value)}"
+    yield ""
+    yield "sources:"
+    for one in choice.active:
+        yield from _source(one, "  ")
+    for one, reason in choice.others:
+        yield from _source(one, "  ", f"Not active: {reason}.")
+    unread = [(one, reason) for one, reason in choice.others if one.source is None]
+    if unread:
+        yield from _comment("Nothing reads these:", "  ")
+        for one, reason in unread:
+            yield from _comment(f"{', '.join(one.family.filters)}: {reason}. {example(one)}", "  ")
+    yield ""
+    yield from _model(choice, session)
+    yield ""
+    yield from _filter(session.model)
+    yield ""
+    yield "bridges:"
+    yield "  - {type: files, path: ./accepted}   # a CloudEvent a line, a folder a day"
+    yield "  - {type: mqtt}                      # and on mlade/<id>/accepted/<rule>"
+
+
+def _source(one: Proposal, indent: str, inactive: str = "") -> Iterator[str]:
+    """Yield what was heard of a source as comments, and its keys; those of an inactive one as comments, too."""
+    if one.source is None:
+        return
+    for sentence in (inactive, _heard(one), example(one), _tried(one), *one.notes, *_beside(one)):
+        if sentence:
+            yield from _comment(sentence, indent)
+    if one.guess:
+        yield from _comment(f"CHECK, this is a guess: {one.guess}.", indent)
+    indent += "# " if inactive else ""
+    dash = "- "
+    for key, value in one.source.items():
+        yield f"{indent}{dash}{key}: {as_flow(value)}" + _remark(key, one)
+        dash = "  "
+    yield ""
+
+
+def _beside(one: Proposal) -> Iterator[str]:
+    """Yield what else the payload holds, as sentences."""
+    if one.fields.left_out:
+        told = "; ".join(f"{name} ({reason})" for name, reason in one.fields.left_out.items())
+        yield f"Left out: {told}."
+    if one.fields.flags:
+        yield f"Only true or false, and possible as fields: {', '.join(one.fields.flags)}."
+
+
+def _remark(key: str, one: Proposal) -> str:
+    return "   # CHECK: in the model's order" if key == "fields" and len(one.channels) > 1 else ""
+
+
+def _heard(one: Proposal) -> str:
+    count = len(one.family.topics)
+    topics = "1 topic" if count == 1 else f"{count:,} topics"
+    pace = f" at {one.pace.messages:.3g}/s" if one.pace.messages else ""
+    kept = f" and {one.retained:,} retained" if one.retained else ""
+    return f"{topics}, {one.messages:,} messages{pace}{kept}, {size(round(one.size))} each."
+
+
+def _tried(one: Proposal) -> str:
+    tried = one.tried
+    if tried is None:
+        return ""
+    streams = "1 stream" if tried.streams == 1 else f"{tried.streams:,} streams"
+    readings = "1 reading" if tried.readings == 1 else f"{tried.readings:,} readings"
+    return f"Tried with {tried.messages} messages: {tried.decoded} decode, to {readings} of {streams}."
+
+
+def _model(choice: Choice, session: Session) -> Iterator[str]:
+    yield "model:"
+    if session.model_path is None:
+        yield "  path: model.onnx                    # CHECK: yours"
+    else:
+        yield f"  path: {as_flow(session.model_path)}"
+    if not choice.active:
+        return
+    first, wish = choice.active[0], choice.wish
+    if first.family.signature.format == "image":
+        return
+    window = window_for(first.pace, None if wish is None else wish.size)
+    keys: dict[str, object] = {"size": window.size, "step": window.step}
+    if window.max_gap is not None:
+        keys["max_gap"] = window.max_gap
+    if session.model is not None:
+        yield from _comment(f"It takes {session.model.input}, and gives {_given(session.model)}.", "  ")
+    elif wish is None:
+        count, size_ = len(first.channels), window.size
+        shape = f"[N, {count}, {size_}] or [N, {size_}, {count}]"
+        told = f"It has to take {shape}: {_channels(first)} in windows of {size_} readings, or another number of them."
+        yield from _comment(told, "  ")
+    yield from _comment(f"Windows: {window.why}.", "  ")
+    yield f"  window: {as_flow(keys)}"
+    layout = None if wish is None else layout_key(wish)
+    if layout is not None:
+        yield f"  input: {{layout: {layout}}}"
+
+
+def _channels(one: Proposal) -> str:
+    return "1 channel" if len(one.channels) == 1 else f"{len(one.channels)} channels ({', '.join(one.channels)})"
+
+
+def _given(model: OnnxModel) -> str:
+    return f"{model.kind} of {', '.join(model.labels)}" if model.labels else f"a {model.kind}"
+
+
+def _filter(model: OnnxModel | None) -> Iterator[str]:
+    """Yield the recommended filter, with the measure that the model's output allows."""
+    yield "filter:                               # what to keep; docs/choose-a-filter.md finds better ones"
+    yield "  rules:"
+    yield "    - name: audit                     # one window in a hundred, whatever it is: a fair view of everything"
+    yield "      sample: 0.01"
+    if model is not None and model.kind == "value":
+        yield "    - name: highest                   # and one in twenty, of those with the highest values"
+        yield "      measure: value"
+        yield "      keep: {share: 0.05, of: highest}"
+    else:
+        yield "    - name: unsure                    # and one in twenty, of those the model is least sure of"
+        yield "      measure: margin"
+        yield "      keep: {share: 0.05, of: lowest}"
+    yield "      dedup: {distance: auto}         # nearly the same ones only once"
+    yield "      priority: 10"
+
+
+def _comment(text: str, indent: str = "") -> Iterator[str]:
+    """Yield a comment's lines, broken between words."""
+    yield from (f"{indent}# {line}" for line in _wrapped(printable(text).split(" "), _WIDTH - len(indent)))
+
+
+def _wrapped(words: Iterable[str], width: int) -> Sequence[str]:
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] += (" " if lines[-1] else "") + word
+    return lines

@@ -1,0 +1,170 @@
+"""What the dashboard makes of what comes from a broker: bounded, and nothing that comes can upset it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processor.clock import ManualClock
+from processor.dashboard.drawing import bars, lines, shares, spark
+from processor.dashboard.fleet import Fleet
+from processor.dashboard.samples import read_letter, read_sample, shown_payload
+from processor.types import Message
+
+METRICS = {"time": "2026-11-22T10:00:00Z", "counters": {"messages": 3}}
+STATE = {"status": "applied", "revision": 4, "sha256": "0", "source": "topic", "active": {"rules": []}}
+
+
+def told(topic: str, body: object) -> Message:
+    """Return a message; text as it is, anything else as JSON."""
+    return Message(f"mlade/{topic}", body.encode() if isinstance(body, str) else json.dumps(body).encode())
+
+
+def event(number: int, **data: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Return a sample."""
+    return {
+        "id": f"{number:032x}",
+        "time": "2026-11-22T10:00:00Z",
+        "subject": "plant/7",
+        "data": {
+            "readings": {"fields": ["a", "b"], "values": [[1.0, 2], [3, 4.5]]},
+            "inference": {"label": "worn", "confidence": 0.52},
+            "selection": {"rule": "ambiguous", "measure": "confidence", "score": 0.52, "band": [0.4, None]},
+            **data,
+        },
+    }
+
+
+def fleet(clock: ManualClock | None = None) -> Fleet:
+    """Return an empty one."""
+    return Fleet(["mlade", "plant/north"], (clock or ManualClock()).monotonic)
+
+
+def test_processors_are_known_by_their_topics() -> None:
+    """Under any of the prefixes; what they say last counts, and what is cleared is gone."""
+    one = fleet()
+    one.take([told("a/status", "online"), told("a/metrics", METRICS), told("a/filter/state", STATE)])
+    one.take([Message("plant/north/b/status", b"offline"), Message("plant/south/c/status", b"online"), told("x", "")])
+    assert list(one.processors) == ["mlade/a", "plant/north/b"]
+    known = one.processors["mlade/a"]
+    assert (known.id, known.online, known.active) == ("a", True, {"rules": []})
+    assert known.metrics is not None
+    assert known.metrics.counters == {"messages": 3}
+    one.take([told("a/filter/history", {"revisions": [{"revision": 4, "filter": {}}]}), told("a/status", "")])
+    assert list(one.processors) == ["plant/north/b"]
+
+
+def test_how_often_a_processor_speaks_is_learnt_from_what_is_not_retained() -> None:
+    """So that its silence can be told."""
+    clock = ManualClock(monotonic=1.0)
+    one = fleet(clock)
+    one.take([told("a/metrics", METRICS)])
+    clock.advance(30)
+    one.take([told("a/metrics", METRICS)])
+    assert one.processors["mlade/a"].every == 30
+
+
+def test_of_many_samples_a_few_a_second_are_looked_at() -> None:
+    """And two dozen are kept; a repeat counts once; those of nobody who is known, not at all."""
+    clock = ManualClock()
+    one = fleet(clock)
+    one.take([told("a/accepted/r", event(1))])
+    assert not one.processors
+    one.take([told("a/status", "online")])
+    one.take([told("a/accepted/r", event(number)) for number in range(1000)])
+    assert [sample.id for sample in one.processors["mlade/a"].samples] == [f"{at:032x}" for at in range(23, -1, -1)]
+    clock.advance(0.5)
+    one.take([told("a/accepted/r", event(number)) for number in (5, 2000, 2001)])
+    assert [int(sample.id, 16) for sample in one.processors["mlade/a"].samples][:3] == [2000, 5, 23]
+    assert len(one.processors["mlade/a"].samples) == 24
+
+
+def test_there_is_room_for_a_thousand_processors() -> None:
+    """Others are counted."""
+    one = fleet()
+    one.take([told(f"p{number}/status", "online") for number in range(1010)])
+    assert len(one.processors) == 1000
+    assert one.too_many == 10
+
+
+KEYS = [
+    *("id", "data", "readings", "values", "fields", "selection", "band", "score", "inference", "label", "time"),
+    *("reason", "payload"),
+]
+TOPICS = [
+    *("status", "metrics", "filter/state", "filter/history", "deadletter", "accepted/r", "command/response", "other"),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(KEYS),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(TOPICS),
+    st.binary(max_size=30) | JSON.map(lambda body: json.dumps(body).encode()),
+)
+def test_nothing_that_comes_upsets_it(topic: str, payload: bytes) -> None:
+    """What is no processor's is counted, and changes nothing."""
+    one = fleet()
+    one.take([told("a/status", "online")])
+    before = one.processors["mlade/a"]
+    one.take([Message(f"mlade/a/{topic}", payload)])
+    assert one.processors.get("mlade/a") == before or not one.foreign
+
+
+def test_a_sample_is_shown_small() -> None:
+    """A few channels, some of the points; what is missing is missing."""
+    rows = [[float(number)] * 10 for number in range(5000)]
+    names = [f"f{number}" for number in range(10)]
+    sample = read_sample(json.dumps(event(1, readings={"fields": names, "values": rows})).encode())
+    assert sample is not None
+    assert (sample.size, len(sample.channels)) == (5000, 6)
+    assert 100 <= len(sample.channels[0][1]) <= 120
+    plain = read_sample(json.dumps(event(1)).encode())
+    assert plain is not None
+    assert (plain.label, plain.score, plain.band) == ("worn", 0.52, (0.4, None))
+    assert plain.channels == (("a", (1.0, 3.0)), ("b", (2.0, 4.5)))
+    bare = read_sample(b'{"id": "1", "data": {"readings": {"fields": [], "values": [[1]]}}}')
+    assert bare is not None
+    assert (bare.label, bare.measure, bare.channels) == (None, None, ())
+    assert read_sample(b'{"id": "1"}') is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (b"plain", "plain"),
+        (b"\xff\x00", "ff 00"),
+        ("ä".encode() * 10_000, "ä" * 8192 + "\n… and 3,616 more bytes"),
+        (b"x" + "ä".encode() * 10_000, "x" + "ä" * 8191 + "\n… and 3,617 more bytes"),
+    ],
+)
+def test_a_dead_letters_payload_is_shown_as_text_where_it_is_text(payload: bytes, shown: str) -> None:
+    """Else in hexadecimal; of a long one the beginning."""
+    body = {"reason": "decode", "topic": "t", "payload": base64.b64encode(payload).decode()}
+    letter = read_letter(json.dumps(body).encode())
+    assert letter is not None
+    assert shown_payload(letter) == shown
+
+
+def test_drawings_hold_nothing_that_would_be_run() -> None:
+    """Names from outside are text."""
+    evil = "<img src=x onerror=alert(1)>"
+    assert "<img" not in bars([1.0], [evil], 60, "kept") + shares([(evil, 1.0, evil)])
+    assert lines([]) == spark([]) == ""
+    assert lines([("a", (1.0, 1.0))]).count("polyline") == 1
+    assert lines([("a", (-1.0,)), ("b", (2.0,))]).count("<rect") == 2

@@ -1,0 +1,65 @@
+"""docs/: it builds without a warning, needs no network, and what it shows in YAML is what mlade takes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from processor import document
+from processor.filter import validate_filter
+from processor.settings import build
+
+ROOT: Final = Path(__file__).parents[2]
+PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK: Final = re.compile(r"^( *)```yaml\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+BLOCKS: Final = [
+    pytest.param(page, found[2], id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, found in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")))
+]
+SOURCE: Final[dict[str, Any]] = {"name": "s", "topics": ["t"], "fields": ["a"]}
+LEAST: Final[dict[str, Any]] = {"id": "p", "sources": [SOURCE], "model": {"path": "m.onnx"}, "filter": {"rules": []}}
+
+
+def whole(data: Any) -> dict[str, Any]:  # noqa: ANN401 - YAML
+    """Return what a page shows, with the least around it that makes it a configuration."""
+    if isinstance(data, list) and {"topics", "input", "join"} & data[0].keys():
+        data = {"sources": data}
+    elif isinstance(data, list):
+        data = {"filter": {"rules": data}}
+    elif {"topics", "input", "join"} & data.keys():
+        data = {"sources": [{"name": "s"} | data]}
+    elif {"rules", "schedule"} & data.keys():
+        data = {"filter": data}
+    elif {"rate", "pack"} & data.keys():
+        data = {"bridges": [{"type": "iothub", "edge": True} | data]}
+    return {**LEAST, **data}
+
+
+@pytest.mark.parametrize(("page", "text"), BLOCKS)
+def test_yaml_on_a_page_is_taken(page: Path, text: str) -> None:
+    """Configurations, parts of them, and filters."""
+    settings = build(whole(document.parse(text)), page.parent)
+    if isinstance(settings.filter, dict):
+        validate_filter(settings.filter)
+
+
+def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path: Path) -> None:
+    """With every page in it; nothing that a page loads is elsewhere."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={"NO_MKDOCS_2_WARNING": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for page in tmp_path.rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:)?//", page.read_text(encoding="utf-8"))
+        assert loaded == [], page
