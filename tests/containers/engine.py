@@ -27,7 +27,6 @@ def run(
     *command: str,
     timeout: float = PATIENCE,
     check: bool = True,
-    both: bool = False,
     variables: Mapping[str, str] = NOTHING,
 ) -> str:
     """Run a command in the repository and return its stdout; fail with what it wrote, where it fails.
