@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor import intake, topics
+from processor.copies import filters, identifier
 from processor.decoders import decoder
-from processor.intake import Intake, Taken, filters, identifier
+from processor.intake import Intake, Taken
 from processor.metrics import Metrics
 from processor.receipts import Receipts
 from processor.retained import RetainedCopies
