@@ -28,11 +28,11 @@ from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.control import FilterControl
+from processor.copies import filters, identifier
 from processor.delivery import Delivery
 from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
 from processor.filter import FilterDocument
 from processor.health import HealthServer
-from processor.intake import filters, identifier
 from processor.journal import Journal
 from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Memories, Remembered

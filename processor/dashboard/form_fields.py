@@ -91,6 +91,7 @@ class Fields:
         )
 
     def _add(self, path: Path, element: Field, read: Callable[[Any], object], width: str) -> None:
+        element.without_auto_validation()  # its own would take our errors away
         element.props(_PLAIN).classes(f"field {width}")
         element.set_enabled(self.editable)
         element.on_value_change(lambda event: self.write(path, read(event.value)))

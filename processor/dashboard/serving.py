@@ -73,6 +73,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(where)
+        listening.listen()
     except OSError as error:
         raise MladeError(f"--listen {host}:{port} cannot be used: {error.strerror or error}.") from error
     return listening

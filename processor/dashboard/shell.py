@@ -94,7 +94,7 @@ def frame(desk: Desk, visitor: Visitor, title: str, *, path: str = "/") -> Itera
     ui.add_head_html(f'<link rel="stylesheet" href="/static/style.css?{(STATIC / "style.css").stat().st_mtime_ns}">')
     ui.colors(primary="#0b66b2", negative="#b3261e", positive="#1a7f4b", warning="#9a5b00", dark="#1a2027")
     place = f'<span aria-hidden="true">/</span><span aria-current="page">{escape(title)}</span>' if title else ""
-    with ui.element("header").classes("top"):
+    with ui.element("header").classes("top").props("role=banner"):
         html(f'<a class="home" href="/">mlade</a>{place}', tag="nav")
         html(escape(desk.broker)).classes("broker")
         with ui.element("div").classes("rest"):
@@ -106,7 +106,7 @@ def frame(desk: Desk, visitor: Visitor, title: str, *, path: str = "/") -> Itera
 
     look()
     ui.timer(EVERY, look)
-    with ui.element("main").classes("page"):
+    with ui.element("div").classes("page"):
         yield
 
 

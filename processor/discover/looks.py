@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
 
-from processor.discover import binary, packed, texts, trees
+from processor.discover import binary, opcua, packed, texts, trees
 from processor.discover.heard import Topic
 from processor.discover.look import Look, unknown
 from processor.types import Message
 
+_NUMBERED: Final = re.compile("[0-9]+")
 _LOOKED_AT: Final = 24
 """Messages of one topic that are looked at to say what they are."""
 
@@ -28,20 +30,31 @@ class Signature(NamedTuple):
     problem: str = ""
 
 
-def look(message: Message) -> Look:
-    """Return what a message's payload looks like to the first format that reads it."""
-    payload = message.payload
+class Sighting(NamedTuple):
+    """A message, and what it looks like."""
+
+    key: str
+    """Of who sent it: the topic, where nothing else tells."""
+    message: Message
+    look: Look
+
+
+def look(payload: bytes) -> Look:
+    """Return what a payload looks like to the first format that reads it."""
     if payload.lstrip()[:1] in (b"{", b"["):
         try:
-            return trees.look_at(msgspec.json.decode(payload), "json")
+            tree = msgspec.json.decode(payload)
         except (ValueError, RecursionError):
             pass
-    return texts.look_at(payload) or packed.look_at(payload) or unknown("bytes", "bytes of no format that is known")
+        else:
+            return opcua.look_at(tree) or trees.look_at(tree, "json")
+    found = texts.look_at(payload) or packed.look_at(payload)
+    return found or unknown("bytes", "bytes of no format that is known")
 
 
 def signature(topic: Topic) -> Signature | None:
     """Return what most of a topic's payloads look like; None where none was kept."""
-    looks = [look(message) for message in _spread(topic.kept)]
+    looks = [look(message.payload) for message in _spread(topic.kept)]
     if not looks:
         return None
     votes = Counter((one.format, one.kind, one.details) for one in looks)
@@ -50,8 +63,10 @@ def signature(topic: Topic) -> Signature | None:
     if alike[0].kind == "bytes" and binary.guess([message.payload for message in topic.kept]) is not None:
         sizes = {len(message.payload) for message in topic.kept}
         return Signature("binary", "bytes", (sizes.pop() if len(sizes) == 1 else 0,), frozenset())
-    names = frozenset(field for one in alike for record in one.records for field in record)
-    return Signature(*most, names, alike[0].problem)
+    names = {field for one in alike for record in one.records for field in record}
+    if alike[0].format == "opcua":  # each machine has nodes of its own: the same but for their numbers
+        names = {_NUMBERED.sub("#", node) for node in names}
+    return Signature(*most, frozenset(names), alike[0].problem)
 
 
 def _spread(messages: Iterable[Message]) -> list[Message]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from processor.clock import ManualClock
 from processor.dashboard import options
 from processor.dashboard.access import Access
 from processor.dashboard.guard import Guard, Receive, Scope, Send
+from processor.dashboard.watching import Watcher
 from processor.errors import ConfigurationError
+from tests.commands import mlade_here
 
 PASSWORD = "open"  # noqa: S105 - of these tests
 
@@ -145,3 +148,21 @@ def test_other_sites_pages_get_nothing(kind: str, headers: dict[str, str], passe
     assert (sent[0].get("status") == 200) == passes
     if passes:
         assert b"default-src 'self'" in dict(sent[0]["headers"])[b"content-security-policy"]
+
+
+def test_a_page_that_only_reads_publishes_nothing() -> None:
+    """Whatever a browser makes of it: the connection never sends."""
+    watcher = Watcher({"url": "mqtt://127.0.0.1:1"}, ["mlade"], changes=False)
+    asked: list[Future[Any]] = [watcher.set_filter("mlade/a", b"rules: []", "Ada"), watcher.command("mlade/a", "pause")]
+    assert [str(one.exception()) for one in asked] == ["This page only reads; nothing was sent."] * 2
+    away = Watcher({"url": "mqtt://127.0.0.1:1"}, ["mlade"], changes=True).command("mlade/a", "pause")
+    assert str(away.exception()) == "Nothing was sent. Not connected yet."
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a sentence."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    done = mlade_here(capsys, "dashboard")
+    assert (done.code, "pip install 'mlade[dashboard]'" in done.err) == (1, True)
