@@ -45,7 +45,7 @@ def choose(proposals: Sequence[Proposal], wanted: Wanted | None, alternatives: S
     complaint = ""
     if wanted is not None and wish is not None and not fitting:
         complaint = _complaint(usable, wanted, wish)
-        usable = _nearest(usable, wish)
+        usable = _with_enough(usable, wish)
     active = _best(fitting or usable)
     chosen = {id(one.family) for one in active}
     joined = {id(part) for one in active for part in one.parts}
@@ -129,11 +129,9 @@ def _as_wished(one: Proposal, wish: Wish) -> Proposal:
     return replace(one, source={**one.source, "image": image}, channels=channels)
 
 
-def _nearest(usable: Sequence[Proposal], wish: Wish) -> list[Proposal]:
-    """Return the usable ones whose number of fields is nearest to what the model takes."""
-    wanted = wish.channels or 0
-    nearest = min((abs(len(one.channels) - wanted) for one in usable), default=0)
-    return [one for one in usable if abs(len(one.channels) - wanted) == nearest]
+def _with_enough(usable: Sequence[Proposal], wish: Wish) -> list[Proposal]:
+    """Return those of which some fields may be what the model takes; all, where there are none."""
+    return [one for one in usable if not one.guess and len(one.channels) > (wish.channels or 0)] or list(usable)
 
 
 def _complaint(usable: Sequence[Proposal], wanted: Wanted, wish: Wish) -> str:
