@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
@@ -299,3 +301,15 @@ def test_a_retained_message_comes_once_whatever_the_subscribes() -> None:
         StreamName("s", "r/1"),
         StreamName("s", "r/2"),
     ]
+
+
+def test_a_long_key_is_in_memory_once() -> None:
+    """However many readings its payload has: memory is bounded by what arrived, not by its square."""
+    bench = Bench({"name": "s", "topics": ["t"], "stream": "x-{field:d}", "fields": ["v"]})
+    payload = json.dumps({"d": "k" * 60_000, "v": [0] * 20_000}).encode()
+    tracemalloc.start()
+    taken = bench.take(Message("t", payload, arrival=0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(taken.readings.slots) == 20_000
+    assert peak < 64 << 20

@@ -22,6 +22,7 @@ from processor.source_sections import Source
 from processor.store import Changes, Store
 from processor.types import NS, Message
 from processor.windows import Shape, WindowBuffer
+from tests.formats import example
 from tests.unit.decoding import ENCODERS, NOW, STEP, made, run, told
 
 JOIN = {"by": "{topic[1]}", "topics": {"temp": "plant/+/temp", "vib": "plant/+/vib"}, "within": "500ms"}
@@ -286,6 +287,14 @@ def test_a_payload_that_cannot_be_used_closes_nothing() -> None:
         "the payload is not JSON: Expecting value at character 0",
         "field 'vib' is nan; expected a finite number",
     ]
+
+
+def test_the_example_of_the_documentation() -> None:
+    """Is read as the page says."""
+    payloads = [b"21.5", b'{"x": 0.03, "ts": 1795341600}']
+    decoded = run(decoder(example("Joining topics").source), *payloads, topics=["plant/7/temp", "plant/7/vib"])
+    assert decoded.values.tolist() == [[21.5, 0.03]]
+    assert decoded.keys == ["7"]
 
 
 def test_time_that_jumps_back_does_not_wedge() -> None:
