@@ -174,7 +174,7 @@ def _next(choice: Choice, listener: Listener, asked: Asked) -> Iterator[str]:
     file = "plant.yaml" if asked.output is None else str(asked.output)
     yield ""
     yield "Next"
-    yield f"  # the lines marked CHECK{'' if asked.wanted else ', the path of your model among them'}; then"
+    yield f"  # look at the lines marked CHECK{'' if asked.wanted else ', the path of your model among them'}, then"
     if asked.has_secret:
         yield "  # the password is not in the file: set broker.password_file, or MLADE_BROKER__PASSWORD"
     yield f"  mlade check -c {file}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import threading
@@ -24,6 +25,7 @@ from tests.commands import command_line, environment, mlade_here
 from tests.mosquitto import Mosquitto, MosquittoFactory
 from tests.mqtt_client import Client, MqttClientFactory
 
+ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0
 LABELS = ("good", "worn")
 
@@ -32,17 +34,17 @@ def messages(number: int) -> Iterator[tuple[str, bytes]]:
     """Yield what a plant sends at a time: five families of topics, and what belongs to none."""
     now = time.time()
     moment = datetime.fromtimestamp(now, UTC).isoformat()
-    wave = [math.sin(number / 7 + channel) for channel in range(4)]
+    wave = [round(math.sin(number / 7 + channel), 4) for channel in range(4)]
     for machine in (7, 8, 12):
         body = {"ts": round(now * 1000), "seq": number, "press": {"force": wave[0], "stroke": wave[1]}, "unit": "kN"}
         yield f"plant/{machine}/press", json.dumps(body).encode()
     for line in ("a", "b"):
-        yield f"lines/{line}/flow", f"{moment};{wave[0]:.4f};{wave[1]:.4f};{wave[2]:.4f}\r\n".encode()
+        yield f"lines/{line}/flow", f"{moment};{wave[0]};{wave[1]};{wave[2]}\r\n".encode()
         yield f"lines/{line}/temp", f"{20 + wave[3]:.2f}".encode()
     yield "env/hall", msgpack.packb({"time": now, "temp": wave[0], "hum": wave[1], "co2": wave[2], "dust": wave[3]})
     value = {"ns=2;s=Speed": {"Value": wave[0], "SourceTimestamp": moment}, "ns=2;s=Mode": {"Value": "auto"}}
     message = {"DataSetWriterId": 1, "Payload": value}
-    yield "opcua/m1", json.dumps({"MessageId": str(number), "MessageType": "ua-data", "Messages": [message]}).encode()
+    yield "opcua/m1", json.dumps({"MessageType": "ua-data", "Messages": [message]}).encode()
     yield "accelerometer", np.array([wave], "<f4").tobytes()
     yield "mlade/other/metrics", b"{}"
     yield "notes", b"hello, operator"
@@ -122,6 +124,30 @@ def test_what_it_writes_runs_unchanged(
     assert event["data"]["readings"]["fields"] == ["/press/force", "/press/stroke"]
     assert len(event["data"]["readings"]["values"]) == 10
     assert event["subject"].startswith("plant/")
+
+
+def test_the_page_shows_what_it_does(
+    plant: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every line of docs/discover.md, but for numbers; the README's lines are among them."""
+    models.write(models.cnn(channels=2, size=50, labels=LABELS), tmp_path, "press")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "discover.md").read_text()
+    printed, written = re.findall(r"^```(?:yaml)?\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    command, shown = printed.removeprefix("$ mlade ").split("\n", 1)
+    options = command.replace("mqtt://broker.plant.example", plant.url).split()
+    done = mlade_here(capsys, *options, "--seconds", "1.5")
+    assert masked(shown) <= masked(done.out)
+    assert masked(written) <= masked(Path("plant.yaml").read_text())
+    readme = (ROOT / "README.md").read_text()
+    _, _, excerpt = readme.partition(f"$ mlade {command}\n")
+    assert masked(excerpt.partition("   …\n")[0]) <= masked(shown)
+
+
+def masked(text: str) -> set[str]:
+    """Return a text's lines without numbers, further spaces, and what does not fit in."""
+    lines = {re.sub(r"hex .*|-?[0-9][0-9.,:T+-]*", "N", " ".join(line.split())) for line in text.splitlines()}
+    return {line[:50] if line.startswith("{") else line for line in lines}
 
 
 def test_without_a_model_only_that_is_missing(
