@@ -13,10 +13,18 @@ from processor.decoders.tree import TreeDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
 
+
+def _image(source: Source) -> Decoder:
+    from processor.decoders.image import ImageDecoder  # noqa: PLC0415 - Pillow takes 5 MB, and a while to load
+
+    return ImageDecoder(source)
+
+
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "json": partial(TreeDecoder, JSON),
     "csv": CsvDecoder,
     "binary": BinaryDecoder,
+    "image": _image,
 }
 
 
