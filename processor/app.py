@@ -20,6 +20,7 @@ from processor.assembly import (
     filter_problems,
     legacy_problems,
     make_windows,
+    most_messages,
     open_model,
     signature,
     with_window_size,
@@ -55,6 +56,8 @@ from processor.windows import LookBack
 
 log = logging.getLogger(__name__)
 
+_SECONDS_PER_IMAGE: Final = 0.03
+"""Until it is known."""
 _STOP_PATIENCE: Final = 4.3
 """Seconds for everything to end after a signal."""
 _PIPELINE_PATIENCE: Final = 1.7
@@ -214,7 +217,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=batch.max_size,
+        max_batch=min(batch.max_size, most_messages(settings)),
+        seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
         max_delay=batch.max_delay / NS,
     )
     store.remember(

@@ -14,7 +14,19 @@ from processor.protocols import Decoder
 from processor.retained import RetainedCopies
 from processor.source_memory import SourceMemory
 from processor.source_sections import Source
-from processor.types import INPUTS, DeadLetter, Flags, Floats, Ints, Message, Readings, Request, StreamName, Times
+from processor.types import (
+    INPUTS,
+    DeadLetter,
+    Flags,
+    Floats,
+    Ints,
+    Message,
+    Pixels,
+    Readings,
+    Request,
+    StreamName,
+    Times,
+)
 from processor.windows import WindowBuffer
 
 _ROUTES: Final = 100_000
@@ -89,6 +101,7 @@ class _Part(NamedTuple):
     times: Times
     values: Floats
     streams: list[_Route | StreamName]
+    pixels: Pixels | None = None
 
 
 class Intake:
@@ -209,21 +222,23 @@ class Intake:
             names = {(key, around): StreamName(name, key.join(around)) for key, around in set(keyed)}
             streams = [names[one] for one in keyed]
         origin = np.array(pile.positions, np.int64)[decoded.origin]
-        part = _Part(source, origin, decoded.times, decoded.values, streams)
+        part = _Part(source, origin, decoded.times, decoded.values, streams, decoded.pixels)
         return self._hold(part, decoded.absent, messages, unused) if source in self.memory.holdings else part
 
     def _join(self, parts: Sequence[_Part], taken: Taken) -> None:
         """Put the parts' readings together, in arrival order."""
-        _, origin, times, values, streams = parts[0]
+        _, origin, times, values, streams, pixels = parts[0]
         if len(parts) > 1:
             origin = np.concatenate([part.origin for part in parts])
             order = np.argsort(origin, kind="stable")
             origin = origin[order]
             times = np.concatenate([part.times for part in parts])[order]
             values = np.concatenate([part.values for part in parts])[order]
+            if pixels is not None:
+                pixels = np.concatenate([part.pixels for part in parts if part.pixels is not None])[order]
             together = [stream for part in parts for stream in part.streams]
             streams = [together[index] for index in order.tolist()]
-        taken.readings = Readings(self._slots(streams), times, values)
+        taken.readings = Readings(self._slots(streams), times, values, pixels)
         taken.origin = origin
 
     def _hold(

@@ -120,6 +120,10 @@ class ImageKeys(Section):
     width: Pixels = Field(default=224, description="pixels")
     color: Literal["rgb", "grey"] = Field(default="rgb", description="three channels, or one")
 
+    def __str__(self) -> str:
+        """Return `rgb, 224 high and 224 wide`."""
+        return f"{self.color}, {self.height} high and {self.width} wide"
+
     @property
     def channels(self) -> int:
         """Colours."""

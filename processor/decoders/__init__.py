@@ -31,6 +31,12 @@ def _number(source: Source) -> Decoder:
     return NumberDecoder(source) if source.join is None else JoinDecoder(NUMBER, source, source.join)
 
 
+def _image(source: Source) -> Decoder:
+    from processor.decoders.image import ImageDecoder  # noqa: PLC0415 - Pillow takes 5 MB, and a while to load
+
+    return ImageDecoder(source)
+
+
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "cbor": partial(_tree, CBOR),
     "json": partial(_tree, JSON),
@@ -40,6 +46,7 @@ FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "binary": BinaryDecoder,
     "opcua": OpcuaDecoder,
     "sparkplug": SparkplugDecoder,
+    "image": _image,
 }
 
 
