@@ -28,16 +28,17 @@ from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.control import FilterControl
+from processor.copies import filters, identifier
 from processor.delivery import Delivery
 from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
 from processor.filter import FilterDocument
 from processor.health import HealthServer
-from processor.intake import filters, identifier
 from processor.journal import Journal
 from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
+from processor.mqtt.sparkplug_host import SparkplugHost
 from processor.mqtt.subscriptions import Subscription
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
@@ -224,7 +225,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "session": session.memory(),
         }
     )
-    return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
+    hosts = _sparkplug_hosts(settings, connection, clock)
+    return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop, hosts)
 
 
 def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: CloudLink) -> list[Delivery]:
@@ -238,6 +240,24 @@ def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: Clou
         if own is not None:
             own.on_said(deliveries[-1].notify)
     return deliveries
+
+
+def _sparkplug_hosts(
+    settings: Settings, connection: Connection | Brokerless, clock: SystemClock
+) -> list[SparkplugHost]:
+    """Return the host applications that Sparkplug's nodes are told of."""
+    named = dict.fromkeys(source.sparkplug.host_id for source in settings.sources)
+    return [
+        SparkplugHost(
+            host_id,
+            client_id=f"{settings.client_id}-host-{host_id}",
+            options=client_options(settings),
+            listening=lambda: isinstance(connection, Connection) and connection.subscribed,
+            clock=clock,
+        )
+        for host_id in named
+        if host_id is not None
+    ]
 
 
 def _subscriptions(settings: Settings) -> list[Subscription]:
@@ -308,6 +328,7 @@ class App:
         deliveries: one a bridge.
         metrics: counters.
         stop: called when a thread died.
+        hosts: Sparkplug's host applications, which tell nodes that we listen.
         failure: why the processor cannot go on; None while it can.
         taken_over: another processor has our id now, and speaks for it.
         port: where /healthz answers; 0 when it does not.
@@ -321,6 +342,7 @@ class App:
     deliveries: Sequence[Delivery]
     metrics: Metrics
     stop: Callable[[], None]
+    hosts: Sequence[SparkplugHost] = ()
     failure: str | None = None
     taken_over: bool = False
     port: int = 0
@@ -331,6 +353,7 @@ class App:
         """Start the threads."""
         self._threads = [self._thread("pipeline", self.pipeline.run)]
         self._threads += [self._thread(f"bridge-{one.name}", one.run) for one in self.deliveries]
+        self._threads += [self._thread("sparkplug-host", one.run) for one in self.hosts]
         if self.settings.http is not None:
             self._serve(self.settings.http.listen)
         for thread in self._threads:
@@ -381,6 +404,7 @@ class App:
         elif self.connection.subscribing:
             reasons.append("broker: it has not answered our subscriptions yet")
         reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
+        reasons += [trouble for one in self.hosts if (trouble := one.trouble)]
         return reasons + self.reporting.waiting_for()
 
     def close(self) -> bool:
@@ -393,6 +417,8 @@ class App:
         deadline = time.monotonic() + _STOP_PATIENCE
         self.pipeline.stop()
         self.connection.wake()
+        for host in self.hosts:
+            host.stop()
         for thread in threads[:1]:
             thread.join(_PIPELINE_PATIENCE)
         for delivery in self.deliveries:

@@ -67,6 +67,8 @@ def _without_broker(data: Mapping[str, Any]) -> Iterator[Flaw]:
     for position, source in enumerate(_mappings(data.get("sources"))):
         if source.get("topics"):
             yield Flaw(("sources", position, "topics"), "there is no broker (broker is null); give an input instead")
+        elif source.get("format") == "sparkplug":
+            yield Flaw(("sources", position, "format"), "Sparkplug B comes from a broker, and broker is null")
     bridges = data.get("bridges", [{"type": "mqtt"}])
     for position, bridge in enumerate(_mappings(bridges)):
         if bridge.get("type") == "mqtt":

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from processor import topics
-from processor.mqtt.properties import subscription_identifiers
+from processor.copies import counting_copy, filters, is_copy, source_of
 from processor.protocols import Decoder
 from processor.retained import RetainedCopies
 from processor.source_memory import SourceMemory
 from processor.source_sections import Source
-from processor.types import INPUTS, DeadLetter, Flags, Floats, Ints, Message, Readings, StreamName, Times
+from processor.types import INPUTS, DeadLetter, Flags, Floats, Ints, Message, Readings, Request, StreamName, Times
 from processor.windows import WindowBuffer
 
-_MOST_IDENTIFIERS: Final = 268_435_455
 _ROUTES: Final = 100_000
 """Topics remembered; with more, all are forgotten and found again."""
 _LONGEST_ROUTE: Final = 1024
@@ -60,6 +58,7 @@ class Taken:
         dead_letters: what could not be used, in arrival order.
         messages: messages by source.
         ignored: messages that are not ours to read: own topics, and second copies of overlapping subscriptions.
+        requests: what is to be asked of who sent them.
     """
 
     readings: Readings
@@ -67,6 +66,7 @@ class Taken:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     messages: list[int] = field(default_factory=list)
     ignored: int = 0
+    requests: list[Request] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -159,7 +159,11 @@ class Intake:
                 pile.topics.append(message.topic)
                 pile.routes.append(route)
         taken.messages = [len(pile.positions) for pile in piles]
-        parts = [self._decode(source, pile, messages, unused) for source, pile in enumerate(piles) if pile.positions]
+        parts = [
+            self._decode(source, pile, messages, unused, taken.requests)
+            for source, pile in enumerate(piles)
+            if pile.positions
+        ]
         if parts:
             self._join(parts, taken)
         taken.dead_letters = [letter for _, letter in sorted(unused)]
@@ -179,9 +183,15 @@ class Intake:
         return Readings(empty, empty, np.empty((0, self._windows.shape.channels)))
 
     def _decode(
-        self, source: int, pile: _Pile, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
+        self,
+        source: int,
+        pile: _Pile,
+        messages: Sequence[Message],
+        unused: list[tuple[int, DeadLetter]],
+        requests: list[Request],
     ) -> _Part:
         decoded = self._decoders[source].decode(pile.payloads, np.array(pile.arrivals, np.int64), pile.topics)
+        requests += decoded.requests
         for index, reason, detail in decoded.failures:
             position = pile.positions[index]
             unused.append((position, dead_letter(messages[position], reason, detail)))
@@ -279,44 +289,6 @@ class Intake:
         else:
             route.around = (text[0], text[1])
         return route
-
-
-def filters(sources: Sequence[Source]) -> list[tuple[int, str]]:
-    """Return every subscription, as (position of its source, topic filter).
-
-    A filter is subscribed to once: a broker keeps one subscription for it, and the first source gets its messages.
-    """
-    first: dict[str, int] = {}
-    for position, source in enumerate(sources):
-        for text in source.topics:
-            first.setdefault(text, position)
-    return [(position, text) for text, position in first.items()]
-
-
-def identifier(text: str) -> int:
-    """Return a topic filter's MQTT 5 subscription identifier.
-
-    Of its text alone: what the broker keeps for us while we are away carries it, and must mean the same to the next
-    configuration.
-    """
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % _MOST_IDENTIFIERS + 1
-
-
-def source_of(filters: Sequence[tuple[int, str]], topic: str) -> int:
-    """Return the position of the source that a topic's messages feed, -1 for none; `filters` as that returns them."""
-    return next((position for position, text in filters if topics.matches(text, topic)), -1)
-
-
-def counting_copy(held: Iterable[str], topic: str) -> int:
-    """Return the subscription whose copy of a message counts where several filters match its topic; else 0."""
-    matching = [text for text in held if topics.matches(text, topic)]
-    return identifier(matching[0]) if len(matching) > 1 else 0
-
-
-def is_copy(message: Message, identifier: int) -> bool:
-    """Whether this is the copy of the subscription that counts; brokers without identifiers send one copy only."""
-    identifiers = subscription_identifiers(message.properties)
-    return not identifiers or identifier in identifiers
 
 
 def _unread(message: Message, route: _Route) -> DeadLetter:

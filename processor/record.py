@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from processor.clock import SystemClock
+from processor.copies import counting_copy, filters, identifier, is_copy, source_of
 from processor.errors import BrokerError, ConfigurationError, Problem
-from processor.intake import counting_copy, filters, identifier, is_copy, source_of
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.recording import Writer

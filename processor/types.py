@@ -74,6 +74,15 @@ class Failure(NamedTuple):
     detail: str
 
 
+class Request(NamedTuple):
+    """A message that is to go back to where readings come from, when what they changed is on disk. It may get lost."""
+
+    topic: str
+    payload: bytes
+    why: str
+    """A sentence: what is asked, of whom, because of what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """What a decoder made of N payloads: M readings, in the payloads' order.
@@ -86,6 +95,7 @@ class Decoded:
         failures: at most one for each payload, of what in it could not be used, ordered by position.
         absent: (M, C) values that were not in the payload and are the stream's last ones; None: there are none. What
             stands in `values` there means nothing.
+        requests: what is to be asked of senders; a replay drops it.
     """
 
     origin: Ints
@@ -94,6 +104,7 @@ class Decoded:
     keys: Sequence[str] | None
     failures: Sequence[Failure]
     absent: Flags | None = None
+    requests: Sequence[Request] = ()
 
 
 @dataclass(frozen=True, slots=True)

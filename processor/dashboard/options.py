@@ -7,18 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
+from processor.broker_options import read_broker, read_secret
 from processor.dashboard.access import is_loopback
-from processor.document import describe, problems_of
+from processor.document import describe
 from processor.errors import ConfigurationError, Problem
-from processor.mqtt.client import Tls
-from processor.sections import Broker, without_password
+from processor.sections import without_password
 from processor.topics import validate_topic
 
 _HIGHEST_PORT: Final = 65_535
-_OPTIONS: Final[Mapping[str, str]] = {"url": "--broker", "tls.insecure_skip_verify": "--broker-insecure"}
-"""Where a key of a processor's `broker` has another name on our command line than `--broker-<key>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +65,9 @@ def read(
         ConfigurationError: with every problem, each with its option.
     """
     problems: list[Problem] = []
-    secret = _secret("--password-file", password, password_file, problems)
-    broker_secret = _secret("--broker-password-file", broker_password, broker_password_file, problems)
-    try:
-        section = Broker.model_validate(dict(broker))
-    except ValidationError as error:
-        section = Broker()
-        problems += [Problem(_option(problem.path), problem.message) for problem in problems_of(error)]
-    for prefix in prefixes:
-        if flaw := validate_topic(prefix):
-            problems.append(Problem("--prefix", flaw))
+    secret = read_secret("--password-file", password, password_file, problems)
+    section, client = read_broker(broker, broker_password, broker_password_file, problems)
+    problems += [Problem("--prefix", flaw) for prefix in prefixes if (flaw := validate_topic(prefix))]
     host, _, digits = listen.rpartition(":")
     if not host or not digits.isdecimal() or int(digits) > _HIGHEST_PORT:
         problems.append(Problem("--listen", f"found {describe(listen)}, expected host:port, such as 127.0.0.1:8321"))
@@ -91,15 +80,8 @@ def read(
     host = host.strip("[]")
     alone = is_loopback(host)
     read_only = read_only or (secret is None and not alone)
-    tls = Tls(section.tls.ca, section.tls.cert, section.tls.key, section.tls.insecure_skip_verify)
     return Options(
-        broker={
-            "url": section.url,
-            "username": section.username,
-            "password": broker_secret,
-            "tls": tls,
-            "protocol": section.protocol,
-        },
+        broker=client,
         shown_broker=without_password(section.url),
         prefixes=tuple(dict.fromkeys(prefixes)),
         host=host,
@@ -117,20 +99,3 @@ def _warnings(*, alone: bool, secret: str | None, encrypted: bool) -> Iterator[s
         yield "Others can connect and there is no password, so nothing can be changed; give --password-file."
     elif not alone and not encrypted:
         yield "The password crosses the network unencrypted; --cert and --key serve the page by HTTPS."
-
-
-def _secret(option: str, given: str | None, file: Path | None, problems: list[Problem]) -> str | None:
-    if file is None:
-        return given or None
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(option, f"cannot be read: {error}"))
-        return None
-    if not text:
-        problems.append(Problem(option, f"{file} is empty"))
-    return text
-
-
-def _option(path: str) -> str:
-    return _OPTIONS.get(path) or f"--broker-{path.removeprefix('tls.').replace('_', '-')}"

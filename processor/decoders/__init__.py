@@ -15,6 +15,7 @@ from processor.decoders.msgpack import MSGPACK
 from processor.decoders.number import NUMBER, NumberDecoder
 from processor.decoders.opcua import OpcuaDecoder
 from processor.decoders.series import SeriesDecoder
+from processor.decoders.sparkplug import SparkplugDecoder
 from processor.decoders.tree import Codec, TreeDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
@@ -38,6 +39,7 @@ FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "csv": CsvDecoder,
     "binary": BinaryDecoder,
     "opcua": OpcuaDecoder,
+    "sparkplug": SparkplugDecoder,
 }
 
 

@@ -53,19 +53,21 @@ class Numbers(NamedTuple):
         return f"{self.dtype}{header}" + (f", {self.channels} channels {way}" if self.channels > 1 else "")
 
 
-def guess(payloads: Sequence[bytes], channels: int | None = None) -> Numbers | None:
+def guess(payloads: Sequence[bytes], channels: Sequence[int] = ()) -> Numbers | None:
     """Return the likeliest meaning of payloads of one kind; None where none is likely.
 
     Args:
         payloads: in the order of arrival, best of one topic.
-        channels: that there have to be; None: any number.
+        channels: how many there may be, where the numbers do not tell; empty: as many as come together.
     """
     typed = _of_floats(payloads)
-    wanted = range(1, _MOST_CHANNELS + 1) if channels is None else (channels,)
     if typed is not None:
-        return _arranged(*typed, payloads, wanted)
-    found = [_arranged(dtype, 0, payloads, wanted) for dtype in _whole(payloads)]
-    signals = [one for one in found if one is not None and one.roughness < _SIGNAL]
+        found = _arranged(*typed, payloads, range(1, _MOST_CHANNELS + 1))
+        if found is not None and found.roughness >= _SIGNAL:  # noise
+            return _arranged(*typed, payloads, channels) or found
+        return found
+    whole = [_arranged(dtype, 0, payloads, range(1, _MOST_CHANNELS + 1)) for dtype in _whole(payloads)]
+    signals = [one for one in whole if one is not None and one.roughness < _SIGNAL]
     return min(signals, key=lambda one: one.roughness, default=None)
 
 

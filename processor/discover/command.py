@@ -2,132 +2,73 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import Final
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 
-from processor import document
 from processor.clock import SystemClock
+from processor.discover.asking import Asked
 from processor.discover.choice import Choice, choose
-from processor.discover.families import group
-from processor.discover.heard import Heard, without_processors
+from processor.discover.heard import MOST_TOPICS
 from processor.discover.joins import joins
+from processor.discover.learning import Learner
 from processor.discover.listening import Listener
-from processor.discover.looks import Signature, signature
 from processor.discover.pace import window_for
-from processor.discover.proposals import Proposal, give_names, propose
+from processor.discover.proposals import Proposal, give_names
 from processor.discover.table import table_of
-from processor.discover.wishes import Wanted, look_at_model
+from processor.discover.wishes import Wanted
 from processor.discover.writing import Session, configuration
 from processor.errors import ConfigurationError, ModelError, Problem
 from processor.logs import one_line
 from processor.model.onnx_model import OnnxModel, load_model
-from processor.mqtt.client import Tls
 from processor.remote import NoAnswer
-from processor.sections import Broker
-from processor.topics import validate_filter
 
+_NOTHING: Final = 1
+"""Exit code: nothing came."""
+_NO_CONNECTION: Final = 2
+"""Exit code: the broker was not reached, or does not let us listen."""
 _WIDTH: Final = 140
 """Characters in a line where the output is no terminal."""
 _LOOK_EVERY: Final = 1.0
 """Seconds between two tables, and ten times as long as one takes to be made."""
 
 
-class Options(NamedTuple):
-    """What was asked for."""
-
-    broker: Mapping[str, Any]
-    """Keys of `broker` in a configuration."""
-    topic: str
-    seconds: float
-    model: Path | None
-    output: Path | None
-    timeout: float
-
-
-class Learner:
-    """Says what families there are, from what was heard so far."""
-
-    def __init__(self, heard: Heard, wanted: Wanted | None) -> None:
-        """Take what is heard, which grows, and the model that it is to fit."""
-        self._heard = heard
-        self._channels = None if wanted is None else wanted.wishes[0].channels
-        self._known: dict[str, tuple[int, Signature | None]] = {}
-        """What each topic looked like, and after how many messages: looked at again when they have doubled."""
-
-    def proposals(self, *, final: bool = False) -> list[Proposal]:
-        """Return what is known now; `final`: everything is looked at again."""
-        topics = {topic.name: topic for topic in without_processors(self._heard.topics)}
-        signatures: dict[str, Signature] = {}
-        silent = []
-        for name, topic in topics.items():
-            count = topic.messages + topic.retained
-            seen_at, found = self._known.get(name, (0, None))
-            if final or not seen_at or count >= 2 * seen_at:
-                found = signature(topic)
-                self._known[name] = count, found
-            if found is None:
-                silent.append(name)
-            else:
-                signatures[name] = found
-        return propose(group(signatures, silent), topics, self._channels)
-
-
-def run(options: Options) -> int:
+def run(asked: Asked) -> int:
     """Run the command and return its exit code. Main thread only, because it takes the signals.
 
     Raises:
-        ConfigurationError: an option is wrong, or the file cannot be written.
-        ModelError: the model cannot be read, or takes nothing that mlade gives.
+        ConfigurationError: a TLS file cannot be used, or the configuration cannot be written.
     """
-    if problem := validate_filter(options.topic):
-        raise ConfigurationError([Problem("--topic", problem)])
-    wanted = None if options.model is None else look_at_model(options.model)
-    broker, password = _broker(options.broker)
-    console = Console(stderr=options.output is None, highlight=False)
+    console = Console(stderr=asked.output is None, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
     listener = Listener(
-        options.topic,
+        asked.topic,
         lambda sentence: console.print(one_line(sentence), markup=False, soft_wrap=True),
-        url=broker.url,
-        username=broker.username,
-        password=password,
-        tls=Tls(**broker.tls.model_dump()),
-        protocol=broker.protocol,
-        max_payload=broker.max_payload,
+        **asked.client,
     )
-    learner = Learner(listener.heard, wanted)
+    learner = Learner(listener.heard, () if asked.wanted is None else asked.wanted.channels)
     try:
-        _listen(listener, learner, options, console)
+        _listen(listener, learner, asked, console)
     except NoAnswer as error:
-        typer.echo(str(error), err=True)
-        return 2
+        console.print(str(error), markup=False, soft_wrap=True)
+        return _NO_CONNECTION
     proposals = learner.proposals(final=True)
-    return _conclude(proposals, wanted, listener, options, console)
+    if not proposals:
+        console.print(_silence(listener, asked), markup=False, soft_wrap=True)
+        return _NOTHING
+    _conclude(proposals, listener, asked, console)
+    return 0
 
 
-def _broker(keys: Mapping[str, Any]) -> tuple[Broker, str | None]:
-    try:
-        broker = Broker.model_validate(dict(keys))
-    except ValidationError as error:
-        raise ConfigurationError(document.problems_of(error)) from error
-    if broker.password_file is None:
-        return broker, None
-    return broker, Path(broker.password_file).read_text(encoding="utf-8").strip()
-
-
-def _listen(listener: Listener, learner: Learner, options: Options, console: Console) -> None:
+def _listen(listener: Listener, learner: Learner, asked: Asked, console: Console) -> None:
     clock = SystemClock()
     live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
     due = clock.monotonic() + _LOOK_EVERY
@@ -144,49 +85,46 @@ def _listen(listener: Listener, learner: Learner, options: Options, console: Con
             cleanup.callback(signal.signal, number, signal.signal(number, lambda *_: listener.stop()))
         if live is not None:
             cleanup.enter_context(live)
-        listener.run(options.timeout, options.seconds, show)
+        listener.run(asked.timeout, asked.seconds, show)
 
 
-def _conclude(
-    proposals: list[Proposal], wanted: Wanted | None, listener: Listener, options: Options, console: Console
-) -> int:
-    """Print the table, and write the file where something was heard."""
-    heard = listener.heard
-    if not proposals:
-        console.print(_silence(listener, options), markup=False, soft_wrap=True)
-        return 1
+def _conclude(proposals: list[Proposal], listener: Listener, asked: Asked, console: Console) -> None:
+    """Print the table and what to do next, and write the configuration."""
     console.print(table_of(proposals))
     console.print()
     alternatives = joins(proposals)
     give_names((*proposals, *alternatives))
-    choice = choose(proposals, wanted, alternatives)
-    model = None if wanted is None or not choice.active or choice.complaint else _opened(wanted, choice)
+    choice = choose(proposals, asked.wanted, alternatives)
     session = Session(
-        _shown(options.broker),
-        options.topic,
-        datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        listener.seconds,
-        heard.messages,
-        len(heard.topics),
-        None if options.model is None else _relative(options.model, options.output),
-        model,
+        broker=asked.broker,
+        when=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        seconds=listener.seconds,
+        messages=listener.heard.messages,
+        topics=len(listener.heard.topics),
+        model_path=asked.model_path,
+        model=_opened(asked.wanted, choice),
     )
     text = configuration(choice, session)
-    if options.output is None:
+    if asked.output is None:
         typer.echo(text, nl=False)
     else:
-        try:
-            with options.output.open("x", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise ConfigurationError([Problem(str(options.output), f"cannot be written: {error.strerror}")]) from error
-    for line in _next(choice, options):
+        _write(asked.output, text)
+    for line in _next(choice, listener, asked):
         console.print(line, markup=False, soft_wrap=True)
-    return 0
 
 
-def _opened(wanted: Wanted, choice: Choice) -> OnnxModel | None:
+def _write(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigurationError([Problem("--output", f"{path} cannot be written: {error.strerror}")]) from error
+
+
+def _opened(wanted: Wanted | None, choice: Choice) -> OnnxModel | None:
     """Return the model as `mlade run` would open it; None where it does not open so, which `mlade check` tells of."""
+    if wanted is None or choice.complaint or not choice.active:
+        return None
     first, wish = choice.active[0], choice.wish
     window = window_for(first.pace, None if wish is None else wish.size)
     with suppress(ModelError):
@@ -200,44 +138,44 @@ def _opened(wanted: Wanted, choice: Choice) -> OnnxModel | None:
     return None
 
 
-def _silence(listener: Listener, options: Options) -> str:
+def _silence(listener: Listener, asked: Asked) -> str:
     """Return what to do where nothing came."""
     own = f", but {listener.heard.own:,} messages of processors" if listener.heard.own else ""
     return (
-        f"Nothing came on {options.topic} in {listener.seconds:.0f} s{own}. Do sensors publish now? Longer: --seconds "
+        f"Nothing came on {asked.topic} in {listener.seconds:.0f} s{own}. Do sensors publish now? Longer: --seconds "
         "120. Other topics: --topic. Else the broker's access list may hide them from "
-        f"{options.broker.get('username') or 'this user'}."
+        f"{asked.broker.get('username') or 'a user without a name'}."
     )
 
 
-def _shown(broker: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the broker's keys without the password that may stand in its URL."""
-    parts = urlsplit(str(broker["url"]))
-    shown = {**broker, "url": urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))}
-    if parts.username:
-        shown.setdefault("username", unquote(parts.username))
-    return shown
+def _named(one: Proposal) -> str:
+    name = "" if one.source is None else str(one.source["name"])
+    return f"{name} (a guess: {one.guess})" if one.guess else name
 
 
-def _relative(model: Path, output: Path | None) -> str:
-    """Return a path to the model as the configuration in `output` names it."""
-    return os.path.relpath(model, Path() if output is None else output.parent)
-
-
-def _next(choice: Choice, options: Options) -> Iterator[str]:
-    """Yield what to do next."""
+def _next(choice: Choice, listener: Listener, asked: Asked) -> Iterator[str]:
+    """Yield what was not looked at, what is missing, and what to do next."""
+    heard = listener.heard
+    if listener.gaps:
+        yield f"NOTE: connections lost: {listener.gaps}. What came meanwhile is not in it."
+    if heard.not_looked_at:
+        told = f"{heard.not_looked_at:,} messages on further ones are only counted; --topic narrows it"
+        yield f"NOTE: {MOST_TOPICS:,} topics were looked at. {told}."
+    if heard.too_large:
+        yield f"NOTE: {heard.too_large:,} messages over 1 MiB were not looked at; mlade run needs broker.max_payload."
     if choice.complaint:
         yield choice.complaint
     if not choice.active:
         yield "No format reads what came; docs/formats.md tells what mlade reads."
         return
-    file = "plant.yaml" if options.output is None else str(options.output)
-    names = ", ".join(str(one.source["name"]) for one in choice.active if one.source is not None)
+    names = ", ".join(_named(one) for one in choice.active)
     more = sum(one.source is not None for one, _ in choice.others)
     yield f"Active: {names}." + (f" As comments: {more} more." if more else "")
-    if urlsplit(str(options.broker["url"])).password:
-        yield "The password is not in the file: set MLADE_BROKER__PASSWORD, or broker.password_file."
+    file = "plant.yaml" if asked.output is None else str(asked.output)
+    yield ""
     yield "Next"
-    yield f"  # look at the lines marked CHECK, {'set model.path, ' if options.model is None else ''}then"
+    yield f"  # look at the lines marked CHECK{'' if asked.wanted else ', the path of your model among them'}, then"
+    if asked.has_secret:
+        yield "  # the password is not in the file: set broker.password_file, or MLADE_BROKER__PASSWORD"
     yield f"  mlade check -c {file}"
     yield f"  mlade run -c {file}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,10 @@ _SKEWED: Final = 60 * NS
 """A clock this far from ours is told of."""
 _SLOW: Final = 0.8
 """Seconds between readings from which on whole seconds tell them apart, more or less."""
+_NODES: Final = 8
+"""Named in a note."""
+_SIDE: Final = 224
+"""Pixels that images have for most models."""
 _RATE_NAME: Final = re.compile(r"rate|hz|fs|freq|frequency|sampl(e|ing)_?(rate|frequency)", re.IGNORECASE)
 
 
@@ -33,8 +38,8 @@ class Given(NamedTuple):
     looks: Sequence[Look]
     payloads: Sequence[bytes]
     """Of one topic, in the order of arrival."""
-    channels: int | None
-    """That the model wants; None: any number, or there is no model."""
+    channels: Sequence[int]
+    """What a model may want; empty: any number."""
 
 
 @dataclass(slots=True)
@@ -137,7 +142,7 @@ def _of_base(made: Draft, given: Given) -> None:
 
 def _of_bytes(made: Draft, given: Given) -> None:
     """Add what numbers one after another seem to be."""
-    found = binary.guess(given.payloads, given.channels) or binary.guess(given.payloads)
+    found = binary.guess(given.payloads, given.channels)
     if found is None:
         made.problem = "bytes that look like no sensor's numbers"
         return
@@ -156,12 +161,43 @@ def _of_bytes(made: Draft, given: Given) -> None:
     made.guess = f"bytes do not say what they mean; {found} is what makes them look most like a signal"
 
 
+def _of_nodes(made: Draft, given: Given) -> None:
+    """Add OPC UA's nodes, each a stream of its own."""
+    measured, fields = given.fields.measured + given.fields.flags, given.fields
+    if not measured:
+        return
+    others = [*fields.left_out, *([fields.time.name] if fields.time else []), *([fields.key] if fields.key else [])]
+    if others:
+        made.keys["opcua"] = {"nodes": measured}
+    made.channels = ("value",)
+    made.made_up = True
+    told = ", ".join(measured[:_NODES]) + (f" and {len(measured) - _NODES} more" if len(measured) > _NODES else "")
+    made.notes.append(f"Each node is a stream of its own: {told}.")
+
+
+def _of_metrics(made: Draft, given: Given) -> None:
+    """Add the metrics of Sparkplug."""
+    _add_fields(made, given.fields.measured)
+    _add_missing(made, given.fields)
+
+
+def _of_image(made: Draft, given: Given) -> None:
+    """Add images; which size they are made is the model's to say."""
+    sizes = Counter(f"{look.records[0]['width']}x{look.records[0]['height']}" for look in given.looks)
+    made.keys["image"] = {"height": _SIDE, "width": _SIDE, "color": "rgb"}
+    made.channels = ("red", "green", "blue")
+    made.notes.append(f"They come as {', '.join(size for size, _ in sizes.most_common(3))} pixels, and are scaled.")
+
+
 _KINDS: Final[Mapping[str, Callable[[Draft, Given], None]]] = {
     "object": _of_objects,
     "objects": _of_objects,
     "columns": _of_columns,
     "base": _of_base,
     "bytes": _of_bytes,
+    "nodes": _of_nodes,
+    "metrics": _of_metrics,
+    "image": _of_image,
     "numbers": _of_numbers,
     "number": _of_number,
     "lines": _of_lines,

@@ -23,6 +23,10 @@ _KEY_NAME: Final = re.compile(
     r"n|tag|node|.*(device|sensor|machine|asset|unit|station|serial|mac|source|name|node|_?id|uuid|key)(_?(id|name|no))?",
     re.IGNORECASE,
 )
+_NUMBERED_NAME: Final = re.compile(
+    r"(.*[/_])?(no|nr|addr|address|device|sensor|machine|node|slave|station|unit)|.*_?id", re.IGNORECASE
+)
+"""Of a whole number that tells devices apart."""
 _COUNTER_NAME: Final = re.compile(
     r".*(seq|sequence|counter|msg_?id|message_?id|packet|uptime|frame_?(no|id)?|msg_?no|index|idx)(_?(no|nr|num|number))?",
     re.IGNORECASE,
@@ -95,8 +99,13 @@ class _Column(NamedTuple):
         return steps[-1] if steps else self.name
 
 
-def classify(seen: Sequence[Seen]) -> Fields:
-    """Say what the fields of a family's readings are."""
+def classify(seen: Sequence[Seen], *, sparse: bool = False) -> Fields:
+    """Say what the fields of a family's readings are.
+
+    Args:
+        seen: the readings; at least one.
+        sparse: whether it means nothing that a reading lacks a field, because each field is a stream of its own.
+    """
     found = Fields()
     columns = _columns(seen)
     found.time = _time_of(columns, len(seen))
@@ -110,7 +119,7 @@ def classify(seen: Sequence[Seen]) -> Fields:
     for column in columns:
         if (found.time is not None and column.name == found.time.name) or column.name == found.key:
             continue
-        if reason := _why_not(column, seen, counts):
+        if reason := _why_not(column) or ("" if sparse else _why_too_rare(column, seen, counts)):
             found.left_out[column.name] = reason
         elif all(isinstance(value, bool) for value in column.values):
             found.flags.append(column.name)
@@ -142,9 +151,9 @@ def is_numeric(value: object) -> bool:
     return isinstance(value, int | float) or is_number_text(value)
 
 
-def _why_not(column: _Column, seen: Sequence[Seen], counts: Mapping[str, int]) -> str:
+def _why_not(column: _Column) -> str:
     """Return why a field is no measurement; empty where it may be one."""
-    return _why_no_number(column) or _why_another(column) or _why_too_rare(column, seen, counts)
+    return _why_no_number(column) or _why_another(column)
 
 
 def _why_no_number(column: _Column) -> str:
@@ -214,7 +223,7 @@ def _time_of(columns: Iterable[_Column], readings: int) -> TimeField | None:
     """Return the likeliest time: near to the arrival, called so, in this order."""
     best: tuple[tuple[bool, bool, bool], TimeField] | None = None
     for column in columns:
-        if not column.values or len(column.values) < _MOSTLY * readings:
+        if len(column.values) < _MOSTLY * readings:
             continue
         moments = [moment(value) for value in column.values]
         units = Counter(found[1] for found in moments if found is not None)
@@ -241,17 +250,7 @@ def _key_of(columns: Iterable[_Column], readings: int, time: TimeField | None) -
     for column in columns:
         if time is not None and column.name == time.name:
             continue
-        if not column.values or len(column.values) < _MOSTLY * readings:
-            continue
-        if not all(isinstance(value, str | int) and not isinstance(value, bool) for value in column.values):
-            continue
-        named = _KEY_NAME.fullmatch(column.last_name) is not None
-        texts = [value for value in column.values if isinstance(value, str) and not is_number_text(value)]
-        if not named and len(texts) < len(column.values):
-            continue
-        if any(moment(value) for value in texts) or _counts(column):
-            continue
-        if not named and not all(map(_IDENTIFIER.fullmatch, texts)):
+        if len(column.values) < _MOSTLY * readings or not _names_devices(column) or _counts(column):
             continue
         by_topic: dict[str, list[object]] = defaultdict(list)
         for row, value in zip(column.rows, column.values, strict=True):
@@ -260,3 +259,14 @@ def _key_of(columns: Iterable[_Column], readings: int, time: TimeField | None) -
         if any(len(set(values)) * 2 <= len(values) for values in varied):
             return column.name
     return ""
+
+
+def _names_devices(column: _Column) -> bool:
+    """Whether a field's values, and its name, are such as tell devices apart."""
+    name = column.last_name
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in column.values):
+        return _NUMBERED_NAME.fullmatch(name) is not None
+    texts = [value for value in column.values if isinstance(value, str)]
+    if len(texts) < len(column.values) or any(is_number_text(text) or moment(text) for text in texts):
+        return False
+    return _KEY_NAME.fullmatch(name) is not None or all(map(_IDENTIFIER.fullmatch, texts))

@@ -1,10 +1,11 @@
-"""Sensors that publish one value each, on topics that differ in what is measured: joined, they are one reading."""
+"""Sensors that publish one value each, on topics or as nodes that differ in what is measured: joined, one reading."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from processor.decoders.values import pointer
@@ -37,7 +38,29 @@ class _Kin(NamedTuple):
 
 
 def joins(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Return a source for each group of sensors that go together and decode so."""
+    """Return a source for each group of sensors, or of OPC UA's nodes, that go together and decode so."""
+    nodes = [joined for one in proposals if (joined := _joined_nodes(one)) is not None]
+    return [*_joined_topics(proposals), *nodes]
+
+
+def _joined_nodes(one: Proposal) -> Proposal | None:
+    """Return the source whose readings are DataSet messages; None where few of them have all the nodes."""
+    nodes = one.fields.measured
+    if one.source is None or one.family.signature.kind != "nodes" or len(nodes) < 2 or one.tried is None:  # noqa: PLR2004 - one needs no other
+        return None
+    source = {key: value for key, value in one.source.items() if key != "opcua"}
+    source |= {"name": f"{source['name']}-joined", "opcua": {"join": True}, "fields": list(nodes)}
+    count = len(one.family.topics)
+    pace = one.pace.with_readings(count / max(count, one.tried.streams))
+    notes = ["A DataSet message is one reading of all these nodes."]
+    joined = replace(one, source=source, channels=tuple(nodes), notes=notes, parts=(one.family,), made_up=False)
+    joined.pace = pace
+    joined.family = one.family._replace(signature=one.family.signature._replace(kind="join"))
+    attempt(joined)
+    return None if joined.source is None or joined.guess else joined
+
+
+def _joined_topics(proposals: Sequence[Proposal]) -> list[Proposal]:
     kin: dict[_Kin, list[Proposal]] = defaultdict(list)
     for one in proposals:
         for key in _keys(one):

@@ -15,8 +15,8 @@ from processor.discover.drafts import Draft, Given, draft
 from processor.discover.families import Family
 from processor.discover.fields import Fields, Seen, classify
 from processor.discover.heard import Topic
-from processor.discover.look import Look
-from processor.discover.looks import look
+from processor.discover.look import Look, Record
+from processor.discover.looks import Sighting, Signature, look
 from processor.discover.pace import Pace, pace_of
 from processor.source_sections import Source
 from processor.types import Message
@@ -50,6 +50,7 @@ class Proposal:
         size: bytes of a message, on the average.
         pace: how fast readings come.
         example: one message.
+        record: what was read of it; None where nothing was.
         fields: what was recognised; empty where no format reads them.
         source: keys of `sources[]`; None where there is none.
         channels: names of the values in a reading.
@@ -78,19 +79,39 @@ class Proposal:
     made_up: bool = False
     kept: Sequence[Message] = ()
     parts: tuple[Family, ...] = ()
+    record: Record | None = None
 
 
-def propose(families: Iterable[Family], topics: Mapping[str, Topic], channels: int | None = None) -> list[Proposal]:
+class Evidence(NamedTuple):
+    """What is known of a family before anything is concluded."""
+
+    topics: Sequence[Topic]
+    sightings: Sequence[Sighting]
+    """Of its shape."""
+    kept: Sequence[Message]
+    """All that a source for it would get, in the order of arrival."""
+
+
+def gather(family: Family, topics: Mapping[str, Topic]) -> Evidence:
+    """Return what is known of a family whose messages stand each for themselves."""
+    mine = [topics[name] for name in family.topics]
+    each = max(1, _MOST_MESSAGES // len(mine))
+    chosen = [message for topic in mine for message in list(topic.kept)[-each:]]
+    kept = sorted(chosen[: 2 * _MOST_MESSAGES], key=lambda message: message.arrival)
+    sightings = [Sighting(message.topic, message, look(message.payload)) for message in kept]
+    return Evidence(mine, [one for one in sightings if _is_like(one.look, family)], kept)
+
+
+def propose(found: Iterable[tuple[Family, Evidence]], channels: Sequence[int] = ()) -> list[Proposal]:
     """Return a proposal for each family: those with a source first, and those with most messages.
 
     Args:
-        families: from `families.group`.
-        topics: by name.
-        channels: that a model wants, for payloads that do not say how many they have; None: any number.
+        found: families, and what is known of them.
+        channels: what a model may want, for payloads that do not say how many they have; empty: any number.
     """
-    found = [_propose(family, [topics[name] for name in family.topics], channels) for family in families]
-    found.sort(key=lambda one: (one.source is None, -one.messages, one.family.filters))
-    return found
+    proposals = [_propose(family, evidence, channels) for family, evidence in found]
+    proposals.sort(key=lambda one: (one.source is None, -one.messages, one.family.filters))
+    return proposals
 
 
 def give_names(proposals: Iterable[Proposal]) -> None:
@@ -101,36 +122,36 @@ def give_names(proposals: Iterable[Proposal]) -> None:
             one.source["name"] = _unused(one.source["name"], taken)
 
 
-def _propose(family: Family, topics: Sequence[Topic], channels: int | None) -> Proposal:
-    messages = _spread(topics)
-    looks = [(message, found) for message in messages if _is_like(found := look(message), family)]
-    seen = [Seen(message.topic, message.arrival, record) for message, found in looks for record in found.records]
-    fields = classify(seen) if seen else Fields()
-    readings = sum(found.readings for _, found in looks) / max(1, len(looks))
-    pace = pace_of(topics, readings, _keys_per_topic(seen, fields.key))
-    total = sum(topic.messages + topic.retained for topic in topics)
+def _propose(family: Family, evidence: Evidence, channels: Sequence[int]) -> Proposal:
+    topics, sightings, kept = evidence
+    seen = [Seen(one.key, one.message.arrival, record) for one in sightings for record in one.look.records]
     signature = family.signature
+    fields = classify(seen, sparse=signature.kind == "nodes") if seen else Fields()
+    readings = sum(one.look.readings for one in sightings) / max(1, len(sightings))
+    pace = pace_of(topics, readings, _streams_per_topic(seen, fields, signature))
     made = Draft(problem=signature.problem)
     if signature.format and signature.format not in FORMATS:
         made.problem = f"this version does not read {signature.format}"
     elif signature.format:
         fullest = max(topics, key=lambda topic: len(topic.kept))
         payloads = [message.payload for message in fullest.kept]
-        made = draft(Given(signature, fields, pace, [found for _, found in looks], payloads, channels))
+        made = draft(Given(signature, fields, pace, [one.look for one in sightings], payloads, channels))
+    total = sum(topic.messages + topic.retained for topic in topics)
     proposal = Proposal(
         family,
         messages=sum(topic.messages for topic in topics),
         retained=sum(topic.retained for topic in topics),
         size=sum(topic.size for topic in topics) / max(1, total),
         pace=pace.with_readings(made.readings),
-        example=looks[-1][0] if looks else messages[-1],
+        example=sightings[-1].message if sightings else kept[-1],
         fields=fields,
         channels=made.channels,
         problem=made.problem,
         notes=made.notes,
         guess=made.guess,
         made_up=made.made_up,
-        kept=messages,
+        kept=kept,
+        record=sightings[-1].look.records[0] if sightings and sightings[-1].look.records else None,
     )
     if not made.problem:
         proposal.source = {
@@ -143,13 +164,6 @@ def _propose(family: Family, topics: Sequence[Topic], channels: int | None) -> P
     return proposal
 
 
-def _spread(topics: Sequence[Topic]) -> list[Message]:
-    """Return messages of all the topics, in the order of arrival: the latest of each."""
-    each = max(1, _MOST_MESSAGES // len(topics))
-    chosen = [message for topic in topics for message in list(topic.kept)[-each:]]
-    return sorted(chosen[: 2 * _MOST_MESSAGES], key=lambda message: message.arrival)
-
-
 def _is_like(found: Look, family: Family) -> bool:
     signature = family.signature
     if signature.format == "binary":
@@ -157,14 +171,15 @@ def _is_like(found: Look, family: Family) -> bool:
     return (found.format, found.kind, found.details) == (signature.format, signature.kind, signature.details)
 
 
-def _keys_per_topic(seen: Iterable[Seen], key: str) -> float:
+def _streams_per_topic(seen: Iterable[Seen], fields: Fields, signature: Signature) -> float:
     """Return how many streams share a topic."""
-    if not key:
-        return 1.0
-    keys: dict[str, set[object]] = {}
+    streams: dict[str, set[object]] = {}
     for row in seen:
-        keys.setdefault(row.topic, set()).add(row.record.get(key))
-    return sum(map(len, keys.values())) / len(keys)
+        if signature.kind == "nodes":
+            streams.setdefault(row.topic, set()).update(row.record)
+        elif fields.key:
+            streams.setdefault(row.topic, set()).add(row.record.get(fields.key))
+    return sum(map(len, streams.values())) / len(streams) if streams else 1.0
 
 
 def with_fields(one: Proposal, names: Sequence[str]) -> Proposal:
@@ -183,23 +198,26 @@ def attempt(proposal: Proposal) -> None:
     arrivals = np.array([message.arrival for message in messages], np.int64)
     topics = [message.topic for message in messages]
     decoded = decoder(source).decode([message.payload for message in messages], arrivals, topics)
-    failed = Counter(failure.detail for failure in decoded.failures)
-    whole = len(messages) - len(decoded.failures)
+    mine = set(proposal.family.topics)
+    failed = Counter(failure.detail for failure in decoded.failures if topics[failure.position] in mine)
+    count = sum(topic in mine for topic in topics)
+    whole = count - failed.total()
     origins = [topics[index] for index in decoded.origin.tolist()]
-    named = [""] * len(origins) if decoded.keys is None else decoded.keys
+    keys = origins if decoded.keys is None else decoded.keys
+    places = origins if "{topic" in source.stream_template else [""] * len(origins)
     complaint = failed.most_common(1)[0][0] if failed else ""
-    proposal.tried = Tried(
-        len(messages), whole, len(decoded.origin), len(set(zip(origins, named, strict=True))), complaint
-    )
-    if not len(decoded.origin):
-        proposal.problem = f"none of {len(messages)} messages gives a reading: {complaint or 'they are empty'}"
+    proposal.tried = Tried(count, whole, len(origins), len(set(zip(places, keys, strict=True))), complaint)
+    if not origins:
+        proposal.problem = f"none of {count} messages gives a reading: {complaint or 'they are empty'}"
         proposal.source = None
-    elif whole < _ALL * len(messages):
-        proposal.guess = f"{len(messages) - whole} of {len(messages)} messages do not decode: {complaint}"
+    elif whole < _ALL * count:
+        proposal.guess = f"{count - whole} of {count} messages do not decode: {complaint}"
 
 
 def _name(family: Family) -> str:
     """Return a source's name: the last word that its topics have in common."""
+    if family.signature.format == "sparkplug":
+        return "sparkplug"
     words = [level for level in family.filters[0].split("/") if re.search("[A-Za-z]{2}", level)]
     text = re.sub("[^A-Za-z0-9_-]+", "-", words[-1] if words else "").strip("-")
     return text[:48] or family.signature.format

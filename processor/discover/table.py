@@ -30,7 +30,7 @@ def table_of(proposals: Sequence[Proposal]) -> Group:
     for one, row in zip(proposals, rows, strict=False):
         lines.append(Text(_line(row, widths), no_wrap=True, overflow="ellipsis"))
         problem = f"{one.problem}: " if one.problem else ""
-        told = f"  {printable(problem + payload_text(one.example.payload))}"
+        told = f"  {printable(problem + payload_text(one))}"
         lines.append(Text(told, style="dim", no_wrap=True, overflow="ellipsis"))
     if len(proposals) > _MOST:
         lines.append(Text(f"and {len(proposals) - _MOST} families more"))

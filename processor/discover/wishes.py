@@ -58,6 +58,13 @@ class Wanted(NamedTuple):
     wishes: tuple[Wish, ...]
     names: tuple[str, ...]
 
+    @property
+    def channels(self) -> Sequence[int]:
+        """How many channels it may take; empty: any number."""
+        return (
+            [] if any(wish.channels is None for wish in self.wishes) else [wish.channels or 0 for wish in self.wishes]
+        )
+
 
 def look_at_model(path: Path) -> Wanted:
     """Return what a model takes.

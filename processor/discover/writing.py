@@ -21,7 +21,6 @@ class Session(NamedTuple):
 
     broker: Mapping[str, Any]
     """Keys of `broker`."""
-    topic: str
     when: str
     seconds: float
     messages: int
@@ -114,7 +113,8 @@ def _tried(one: Proposal) -> str:
     if tried is None:
         return ""
     streams = "1 stream" if tried.streams == 1 else f"{tried.streams:,} streams"
-    return f"{tried.decoded} of {tried.messages} messages decode: {tried.readings:,} readings of {streams}."
+    readings = "1 reading" if tried.readings == 1 else f"{tried.readings:,} readings"
+    return f"Tried with {tried.messages} messages: {tried.decoded} decode, to {readings} of {streams}."
 
 
 def _model(choice: Choice, session: Session) -> Iterator[str]:

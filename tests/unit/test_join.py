@@ -22,6 +22,7 @@ from processor.source_sections import Source
 from processor.store import Changes, Store
 from processor.types import NS, Message
 from processor.windows import Shape, WindowBuffer
+from tests.formats import example
 from tests.unit.decoding import ENCODERS, NOW, STEP, made, run, told
 
 JOIN = {"by": "{topic[1]}", "topics": {"temp": "plant/+/temp", "vib": "plant/+/vib"}, "within": "500ms"}
@@ -83,12 +84,13 @@ steps = st.sampled_from([0, 1, 2, 3, 5, 8, 20, -1, -3, -20, -(2**62), 2**62])
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[int, list[Sent]]:
     """Draw a number of sensors, and their messages under a few keys, mostly going on in time."""
-    sensors = draw(st.integers(1, 3))
+    sensors = draw(st.sampled_from([3, 2, 1]))
+    keys = draw(st.sampled_from(["a", "ab", "abcd"]))
     time = 0
     history = []
     for number in range(draw(st.integers(0, 40))):
         time = max(-(2**63) + 1, min(2**63 - 1, time + draw(steps)))
-        history.append(Sent(draw(st.sampled_from("abcd")), draw(st.integers(0, sensors - 1)), time, float(number)))
+        history.append(Sent(draw(st.sampled_from(keys)), draw(st.integers(0, sensors - 1)), time, float(number)))
     return sensors, history
 
 
@@ -267,6 +269,14 @@ def test_what_did_not_come_is_told_or_filled() -> None:
     assert list(last.failures) == [(1, "incomplete", "no reading of '1' before this message: 'vib' has never come")]
 
 
+def test_times_are_compared_with_the_first_of_the_group() -> None:
+    """Not with the one before: a group lasts no longer than `within`, to the nanosecond."""
+    for last, expected in ((5 * STEP, 1), (5 * STEP + 1, 0), (-5 * STEP, 1), (-5 * STEP - 1, 0)):
+        groups = Groups(["a", "b", "c"], 5 * STEP, fill=False, most=9)
+        found = [groups.take("k", number, (time, (0.0,))) for number, time in enumerate((0, last // 2, last))]
+        assert sum(isinstance(one, Joined) for one in found) == expected
+
+
 def test_a_payload_that_cannot_be_used_closes_nothing() -> None:
     """It is told, and the group goes on waiting."""
     topics = ["plant/1/temp", "plant/1/temp", "plant/1/vib", "plant/1/vib", "plant/1/vib"]
@@ -277,6 +287,14 @@ def test_a_payload_that_cannot_be_used_closes_nothing() -> None:
         "the payload is not JSON: Expecting value at character 0",
         "field 'vib' is nan; expected a finite number",
     ]
+
+
+def test_the_example_of_the_documentation() -> None:
+    """Is read as the page says."""
+    payloads = [b"21.5", b'{"x": 0.03, "ts": 1795341600}']
+    decoded = run(decoder(example("Joining topics").source), *payloads, topics=["plant/7/temp", "plant/7/vib"])
+    assert decoded.values.tolist() == [[21.5, 0.03]]
+    assert decoded.keys == ["7"]
 
 
 def test_time_that_jumps_back_does_not_wedge() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from processor.decoders.opcua import OpcuaDecoder, _pattern
+from processor.document import parse
 from processor.source_sections import Source
 from processor.types import Decoded, Failure
 
@@ -87,6 +88,20 @@ def failure(subject: OpcuaDecoder, payload: object) -> Failure:
 def ns(text: str) -> int:
     """Return a time in this century as ns since the epoch: NumPy's reading of it."""
     return int(np.datetime64(text.removesuffix("Z"), "ns").astype(np.int64))
+
+
+def test_the_example_in_the_documentation() -> None:
+    """Its source reads its message."""
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    section = page.partition("\n## OPC UA\n")[2].partition("\n## ")[0]
+    source, message = (re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)[0] for language in ("yaml", "json"))
+    configured = parse(source)
+    assert isinstance(configured, list)
+    subject = OpcuaDecoder(Source.model_validate(configured[0]))
+    assert found(subject, message.encode()) == {
+        PLC + "SlowUInt1": [(ns("2026-11-22T10:00:00.203952"), 42)],
+        PLC + "AlternatingBoolean": [(ns("2026-11-22T09:59:59.5"), 1)],
+    }
 
 
 # What MLADE read, from OPC Publisher 2.8 with --mm=PubSub --me=Json.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from processor import topics
-from processor.intake import filters, identifier
+from processor.copies import filters, identifier
 from processor.source_sections import Source
 from processor.types import NS, Message
 from tests.unit.test_intake import variable_integer

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.decoders.tree import TreeDecoder
-from tests.unit.decoding import ENCODERS, NOW, STEP, complete, made, rows, run, told
+from tests.formats import example
+from tests.unit.decoding import ENCODERS, NOW, STEP, complete, made, rows, run, shown, told
 
 FORMATS = list(ENCODERS)
 
@@ -250,6 +251,17 @@ def test_keys_that_are_whole_numbers(format_: str) -> None:
     assert taken(format_, document, fields=["1", "/-2/7", "8"]) == [[21.5, 3, 4]]
     assert refused(format_, document, fields=["9"])[1] == "field '9' is missing; expected a number"
     assert refused(format_, document, fields=["/8/" + "1" * 100, "1" * 100])[0] == "field"
+
+
+def test_the_examples_of_the_documentation() -> None:
+    """Are read as the page says."""
+    decoded = shown("JSON")
+    assert decoded.values.tolist() == [[21.07, 41.2, 7]]
+    assert decoded.times.tolist() == [NOW]
+    source = example("MessagePack and CBOR").source
+    assert taken(source.format, {7: 0.5, "amps": 2, "ts": 1795341600}, **source.model_dump(include={"fields"})) == [
+        [2, 0.5]
+    ]
 
 
 @pytest.mark.parametrize("format_", FORMATS)
