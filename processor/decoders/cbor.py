@@ -14,7 +14,7 @@ import numpy as np
 
 from processor.decoders.checks import Unusable
 from processor.decoders.times import Instant, TimeUnit, to_nanoseconds
-from processor.decoders.tree import Codec
+from processor.decoders.tree import ODD_KEYS, Codec
 
 _DEEPEST: Final = 100
 """Arrays, objects and tags inside one another."""
@@ -111,8 +111,15 @@ def _load(payload: bytes) -> object:
         ValueError: it is no CBOR.
     """
     stream = BytesIO(payload)
+    decoder = cbor2.CBORDecoder(
+        stream,
+        semantic_decoders=_TAGS,
+        tag_hook=_nothing,
+        max_depth=_DEEPEST,
+        strict_hashable_types=len(payload) > ODD_KEYS,
+    )
     try:
-        value = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS, tag_hook=_nothing, max_depth=_DEEPEST).decode()
+        value = decoder.decode()
     except cbor2.CBORError as error:
         raise ValueError(str(error)) from None
     if stream.tell() < len(payload):

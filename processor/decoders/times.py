@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any, Final, Literal
 
 import numpy as np
+from msgpack import Timestamp
 
 from processor.types import NS, Floats, Ints, Times
 
@@ -19,7 +20,7 @@ TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A time that is one by itself, in whatever unit others are: MessagePack's timestamp, CBOR's tags 0 and 1."""
+    """A time that is one by itself, in whatever unit others are: CBOR's tags 0 and 1, MessagePack's timestamp."""
 
     ns: int
     """Since the Unix epoch; may be outside the years that fit."""
@@ -35,6 +36,7 @@ KINDS: Final[Mapping[type, str]] = {
     float: "a number",
     type(None): "null",
     Instant: "a time",
+    Timestamp: "a time",
 }
 """What the values in a payload are called in sentences."""
 
@@ -66,10 +68,8 @@ def to_nanoseconds(value: object, unit: TimeUnit) -> int:
     """
     if isinstance(value, str):
         return _from_text(value, unit)
-    if isinstance(value, Instant):
-        if abs(value.ns) > _LATEST:
-            raise ValueError(f"it is {_YEARS}")
-        return value.ns
+    if isinstance(value, Instant | Timestamp):
+        return _from_instant(value if isinstance(value, Instant) else Instant(value.to_unix_nano()))
     if isinstance(value, bool) or not isinstance(value, int | float):
         kind = KINDS.get(type(value), "something else")
         raise ValueError(f"{kind} is not a time; expected a number or ISO 8601 text")  # noqa: TRY004 - it is data
@@ -94,6 +94,12 @@ def _unit_of(value: float) -> str:
     """Return the unit that `auto` reads a number in."""
     size = abs(value)
     return next((name for limit, name in _BANDS if size < limit), "ns")
+
+
+def _from_instant(instant: Instant) -> int:
+    if abs(instant.ns) > _LATEST:
+        raise ValueError(f"it is {_YEARS}")
+    return instant.ns
 
 
 def _from_text(text: str, unit: TimeUnit) -> int:

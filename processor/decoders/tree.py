@@ -31,6 +31,10 @@ from processor.decoders.values import (
 from processor.source_sections import Source
 from processor.types import Decoded, Failure, Ints, Times
 
+ODD_KEYS: Final = 32 << 10
+"""Bytes of a payload up to which its objects may have other keys than text, where the format allows them. Numbers and
+arrays can be chosen so that a dict of them takes the square of their count."""
+
 TIME: Final[Any] = int | float | str
 KEY: Final[Any] = int | Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY)]
 """What a time and a stream's key are in a structure of msgspec's."""
