@@ -16,6 +16,7 @@ from processor.decoders.msgpack import MSGPACK
 from processor.decoders.number import NUMBER, NumberDecoder
 from processor.decoders.opcua import OpcuaDecoder
 from processor.decoders.series import SeriesDecoder
+from processor.decoders.sparkplug import SparkplugDecoder
 from processor.decoders.tree import TreeDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
@@ -31,6 +32,12 @@ def _number(source: Source) -> Decoder:
     return NumberDecoder(source) if source.join is None else JoinDecoder(NUMBER, source, source.join)
 
 
+def _image(source: Source) -> Decoder:
+    from processor.decoders.image import ImageDecoder  # noqa: PLC0415 - Pillow takes 5 MB, and a while to load
+
+    return ImageDecoder(source)
+
+
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "cbor": partial(_tree, CBOR),
     "json": partial(_tree, JSON),
@@ -39,6 +46,8 @@ FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "csv": CsvDecoder,
     "binary": BinaryDecoder,
     "opcua": OpcuaDecoder,
+    "sparkplug": SparkplugDecoder,
+    "image": _image,
 }
 
 

@@ -71,12 +71,14 @@ def run(asked: Asked) -> int:
 def _listen(listener: Listener, learner: Learner, asked: Asked, console: Console) -> None:
     clock = SystemClock()
     live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-    due = clock.monotonic() + _LOOK_EVERY
+    due: float | None = None  # a look holds up the reading, and the first messages are to arrive when they do
 
     def show() -> None:
         nonlocal due
         now = clock.monotonic()
-        if live is not None and now >= due:
+        if due is None:
+            due = now + _LOOK_EVERY
+        elif live is not None and now >= due:
             live.update(table_of(learner.proposals()), refresh=True)
             due = now + max(_LOOK_EVERY, 10 * (clock.monotonic() - now))
 
@@ -174,7 +176,7 @@ def _next(choice: Choice, listener: Listener, asked: Asked) -> Iterator[str]:
     file = "plant.yaml" if asked.output is None else str(asked.output)
     yield ""
     yield "Next"
-    yield f"  # the lines marked CHECK{'' if asked.wanted else ', the path of your model among them'}; then"
+    yield f"  # look at the lines marked CHECK{'' if asked.wanted else ', the path of your model among them'}, then"
     if asked.has_secret:
         yield "  # the password is not in the file: set broker.password_file, or MLADE_BROKER__PASSWORD"
     yield f"  mlade check -c {file}"

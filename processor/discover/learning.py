@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from processor.discover.families import group
 from processor.discover.heard import Heard, without_processors
-from processor.discover.looks import Signature, signature
+from processor.discover.looks import MOST_LOOKED_AT, Signature, signature
 from processor.discover.proposals import Proposal, gather, propose
+
+_LOOKS: Final = 20_000
+"""Messages that are looked at to put topics into families: a second or two."""
+_FEWEST: Final = 4
+"""Of each topic."""
 
 
 class Learner:
@@ -24,12 +30,13 @@ class Learner:
         """Return what is known now; `final`: everything is looked at again."""
         topics = {topic.name: topic for topic in without_processors(self._heard.topics)}
         silent = []
+        most = max(_FEWEST, min(MOST_LOOKED_AT, _LOOKS // max(1, len(topics))))
         signatures: dict[str, Signature] = {}
         for name, topic in topics.items():
             count = topic.messages + topic.retained
             seen_at, found = self._known.get(name, (0, None))
             if final or not seen_at or count >= 2 * seen_at:
-                found = signature(topic)
+                found = signature(topic, most)
                 self._known[name] = count, found
             if found is None:
                 silent.append(name)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from processor.decoders import FORMATS, decoder
+from processor.decoders import decoder
 from processor.discover.drafts import Draft, Given, draft
 from processor.discover.families import Family
 from processor.discover.fields import Fields, Seen, classify
@@ -130,9 +130,7 @@ def _propose(family: Family, evidence: Evidence, channels: Sequence[int]) -> Pro
     readings = sum(one.look.readings for one in sightings) / max(1, len(sightings))
     pace = pace_of(topics, readings, _streams_per_topic(seen, fields, signature))
     made = Draft(problem=signature.problem)
-    if signature.format and signature.format not in FORMATS:
-        made.problem = f"this version does not read {signature.format}"
-    elif signature.format:
+    if signature.format:
         fullest = max(topics, key=lambda topic: len(topic.kept))
         payloads = [message.payload for message in fullest.kept]
         made = draft(Given(signature, fields, pace, [one.look for one in sightings], payloads, channels))

@@ -14,6 +14,8 @@ from processor.model.onnx_model import OnnxModel
 from processor.printing import as_flow, size
 
 _WIDTH: Final = 118
+_MOST: Final = 40
+"""Families that are written as comments."""
 
 
 class Session(NamedTuple):
@@ -53,13 +55,18 @@ def _lines(choice: Choice, session: Session) -> Iterator[str]:
     yield "sources:"
     for one in choice.active:
         yield from _source(one, "  ")
-    for one, reason in choice.others:
+    inactive = [(one, reason) for one, reason in choice.others if one.source is not None]
+    for one, reason in inactive[:_MOST]:
         yield from _source(one, "  ", f"Not active: {reason}.")
+    if len(inactive) > _MOST:
+        yield from _comment(f"And {len(inactive) - _MOST} families more; mlade discover --topic shows them.", "  ")
     unread = [(one, reason) for one, reason in choice.others if one.source is None]
     if unread:
         yield from _comment("Nothing reads these:", "  ")
-        for one, reason in unread:
-            yield from _comment(f"{', '.join(one.family.filters)}: {reason}. {example(one)}", "  ")
+    for one, reason in unread[:_MOST]:
+        yield from _comment(f"{', '.join(one.family.filters[:_MOST])}: {reason}. {example(one)}", "  ")
+    if len(unread) > _MOST:
+        yield from _comment(f"nor {len(unread) - _MOST} families more.", "  ")
     yield ""
     yield from _model(choice, session)
     yield ""

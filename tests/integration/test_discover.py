@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import threading
@@ -24,6 +28,7 @@ from tests.commands import command_line, environment, mlade_here
 from tests.mosquitto import Mosquitto, MosquittoFactory
 from tests.mqtt_client import Client, MqttClientFactory
 
+ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0
 LABELS = ("good", "worn")
 
@@ -32,17 +37,17 @@ def messages(number: int) -> Iterator[tuple[str, bytes]]:
     """Yield what a plant sends at a time: five families of topics, and what belongs to none."""
     now = time.time()
     moment = datetime.fromtimestamp(now, UTC).isoformat()
-    wave = [math.sin(number / 7 + channel) for channel in range(4)]
+    wave = [round(math.sin(number / 7 + channel), 4) for channel in range(4)]
     for machine in (7, 8, 12):
         body = {"ts": round(now * 1000), "seq": number, "press": {"force": wave[0], "stroke": wave[1]}, "unit": "kN"}
         yield f"plant/{machine}/press", json.dumps(body).encode()
     for line in ("a", "b"):
-        yield f"lines/{line}/flow", f"{moment};{wave[0]:.4f};{wave[1]:.4f};{wave[2]:.4f}\r\n".encode()
+        yield f"lines/{line}/flow", f"{moment};{wave[0]};{wave[1]};{wave[2]}\r\n".encode()
         yield f"lines/{line}/temp", f"{20 + wave[3]:.2f}".encode()
     yield "env/hall", msgpack.packb({"time": now, "temp": wave[0], "hum": wave[1], "co2": wave[2], "dust": wave[3]})
     value = {"ns=2;s=Speed": {"Value": wave[0], "SourceTimestamp": moment}, "ns=2;s=Mode": {"Value": "auto"}}
     message = {"DataSetWriterId": 1, "Payload": value}
-    yield "opcua/m1", json.dumps({"MessageId": str(number), "MessageType": "ua-data", "Messages": [message]}).encode()
+    yield "opcua/m1", json.dumps({"MessageType": "ua-data", "Messages": [message]}).encode()
     yield "accelerometer", np.array([wave], "<f4").tobytes()
     yield "mlade/other/metrics", b"{}"
     yield "notes", b"hello, operator"
@@ -124,6 +129,30 @@ def test_what_it_writes_runs_unchanged(
     assert event["subject"].startswith("plant/")
 
 
+def test_the_page_shows_what_it_does(
+    plant: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every line of docs/discover.md, but for numbers; the README's lines are among them."""
+    models.write(models.cnn(channels=2, size=50, labels=LABELS), tmp_path, "press")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "discover.md").read_text()
+    printed, written = re.findall(r"^```(?:yaml)?\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    command, shown = printed.removeprefix("$ mlade ").split("\n", 1)
+    options = command.replace("mqtt://broker.plant.example", plant.url).split()
+    done = mlade_here(capsys, *options, "--seconds", "1.5")
+    assert masked(shown) <= masked(done.out)
+    assert masked(written) <= masked(Path("plant.yaml").read_text())
+    readme = (ROOT / "README.md").read_text()
+    _, _, excerpt = readme.partition(f"$ mlade {command}\n")
+    assert masked(excerpt.partition("   …\n")[0]) <= masked(shown)
+
+
+def masked(text: str) -> set[str]:
+    """Return a text's lines without numbers, further spaces, and what does not fit in."""
+    lines = {re.sub(r"hex .*|-?[0-9][0-9.,:T+-]*", "N", " ".join(line.split())) for line in text.splitlines()}
+    return {line[:50] if line.startswith("{") else line for line in lines}
+
+
 def test_without_a_model_only_that_is_missing(
     plant: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +165,38 @@ def test_without_a_model_only_that_is_missing(
     assert checked.err == f"model.path: there is no model at {tmp_path}/model.onnx: give the path of an ONNX file\n"
     assert "mlade check -c plant.yaml" in done.err
     assert "the path of your model among them" in done.err
+
+
+def test_on_a_terminal_the_table_grows_until_ctrl_c(plant: Mosquitto, tmp_path: Path) -> None:
+    """What was heard until then is concluded and written."""
+    file = tmp_path / "plant.yaml"
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command_line("discover", "--broker", plant.url, "--seconds", "600", "-o", str(file)),
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(TERM="xterm", COLUMNS="120"),
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"plant/+/press (3)" not in shown:
+            assert select.select([ours], [], [], PATIENCE)[0], shown.decode()
+            shown += os.read(ours, 65_536)
+        assert not file.exists()
+        process.send_signal(signal.SIGINT)
+        while select.select([ours], [], [], PATIENCE)[0]:
+            try:
+                shown += os.read(ours, 65_536)
+            except OSError:  # the process has ended
+                break
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert "Active: press." in shown.decode()
+    assert settings.load(file).sources[0].topics == ["plant/+/press"]
 
 
 def test_a_model_that_nothing_fits_is_told(

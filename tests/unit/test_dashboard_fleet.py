@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from processor.clock import ManualClock
 from processor.dashboard.drawing import bars, lines, shares, spark
 from processor.dashboard.fleet import Fleet
+from processor.dashboard.picture import thumbnail
 from processor.dashboard.samples import read_letter, read_sample, shown_payload
 from processor.types import Message
 
@@ -142,6 +144,24 @@ def test_a_sample_is_shown_small() -> None:
     assert bare is not None
     assert (bare.label, bare.measure, bare.channels) == (None, None, ())
     assert read_sample(b'{"id": "1"}') is None
+
+
+@pytest.mark.parametrize("shape", [(200, 300, 3), (3, 200, 300), (1, 20, 30), (20, 30, 1)])
+def test_an_image_is_a_thumbnail(shape: tuple[int, ...]) -> None:
+    """Whichever axis its colours are on; the browser test shows that it is drawn."""
+    sample = read_sample(json.dumps(event(1, readings={"values": [np.zeros(shape).tolist()]})).encode())
+    assert sample is not None
+    assert sample.picture is not None
+    png = base64.b64decode(sample.picture.partition(",")[2])
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+    assert (width, height) in {(75, 50), (30, 20)}
+
+
+@pytest.mark.parametrize("values", [[[[1, "x"]]], [[[1], [1, 2]]], [[[]]], [[[1, 2, 3, 4, 5]] * 5] * 5, [[[None]]]])
+def test_what_is_no_image_has_no_thumbnail(values: object) -> None:
+    """Uneven lists, text, as many colours as there are none."""
+    assert thumbnail(values) is None
 
 
 @pytest.mark.parametrize(

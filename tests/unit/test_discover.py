@@ -227,6 +227,24 @@ def test_lines_with_and_without_a_header() -> None:
     assert keyed["stream"] == "{field:c0}"
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("hello, operator; all is well", "text that is neither JSON nor numbers"),
+        ("hello", "text that is neither JSON nor numbers"),
+        ("1,5;2,3", "its numbers have a decimal comma, and mlade reads a point"),
+        ('"21.5"', "text that is neither JSON nor numbers"),
+        ('["a", "b"]', "an array of neither objects nor numbers"),
+        ("[]", "json that is an empty array"),
+    ],
+)
+def test_what_nothing_reads_has_a_reason(text: str, problem: str) -> None:
+    """It is told, and no filter matches it."""
+    proposal = one(stream("n/1", lambda *_: text))
+    assert (proposal.source, proposal.problem) == (None, problem)
+    assert f"n/1: {problem}. n/1: {text}" in conclude([proposal])[1]
+
+
 def test_numbers_as_text_by_what_their_topics_say() -> None:
     """A family each for the temperatures and the vibrations, and the two of them joined as a suggestion."""
     proposals = learn(
@@ -309,12 +327,10 @@ def test_a_model_tells_how_many_channels_binary_has() -> None:
 
 
 def test_bytes_without_a_meaning_have_no_source() -> None:
-    """What is encrypted or compressed looks like no numbers; what is text, neither."""
+    """What is encrypted or compressed looks like no numbers."""
     random = np.random.default_rng(1)
     encrypted = one(stream("e/1", lambda *_: random.bytes(64)))
     assert (encrypted.source, encrypted.problem) == (None, "bytes of no format that is known")
-    text = one(stream("n/1", lambda n, _: f"hello, operator {n}"))
-    assert (text.source, text.problem) == (None, "text that is neither JSON nor numbers")
 
 
 def test_a_guess_that_does_not_decode_everything_is_told() -> None:

@@ -23,6 +23,7 @@ from processor.session import BrokerSession
 from processor.source_sections import Source
 from processor.types import Message, StreamName
 from processor.windows import Shape, WindowBuffer
+from tests import sparkplug
 
 
 class Bench:
@@ -301,6 +302,17 @@ def test_a_retained_message_comes_once_whatever_the_subscribes() -> None:
         StreamName("s", "r/1"),
         StreamName("s", "r/2"),
     ]
+
+
+def test_what_is_to_be_asked_leaves_with_the_batch() -> None:
+    """Of whatever source; a stream is named by the format, not by the topic."""
+    data = sparkplug.payload([sparkplug.metric("v", 5)], seq=1)
+    bench = Bench({"name": "a", "format": "sparkplug"}, {"name": "b", "topics": ["b"], "format": "json"})
+    taken = bench.take(message("b", 7), message("spBv1.0/g/NDATA/n", data, arrival=5), message("spBv1.0/g/NCMD/n", b""))
+    assert [name and name.key for name in bench.streams(taken)] == ["b", "g/n"]
+    assert [request.topic for request in taken.requests] == ["spBv1.0/g/NCMD/n"]
+    bench.done(taken)
+    assert bench.take(message("b", 8)).requests == []
 
 
 def test_a_long_key_is_in_memory_once() -> None:
