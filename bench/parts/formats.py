@@ -142,7 +142,7 @@ _CASES: Final[Mapping[str, _Case]] = {
         _opcua,
     ),
     "sparkplug, 6 metrics by alias": _Case(
-        {"format": "sparkplug", "fields": _FIELDS},
+        {"format": "sparkplug", "fields": _FIELDS, "topics": ["spBv1.0/#"]},
         _sparkplug,
         topic=lambda number: f"spBv1.0/plant/{'NDATA' if number else 'NBIRTH'}/press",
     ),
