@@ -40,7 +40,8 @@ def payload_text(one: Proposal) -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, TIMESTAMPS) and (found := moment(value)):
+    found = moment(value) if isinstance(value, TIMESTAMPS) else None
+    if found is not None:
         return timestamp(found[0])
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 

@@ -13,7 +13,7 @@ from processor.discover.moments import is_moment
 _DEEPEST: Final = 8
 _LONGEST_AXES: Final = 16
 """Numbers in an array that are fields of one reading rather than a field of so many readings."""
-_SCALAR: Final = (int, float, str, bool, type(None), *TIMESTAMPS)
+_SCALAR: Final = (int, float, str, type(None), *TIMESTAMPS)
 
 
 def look_at(tree: object, format_: str) -> Look:
