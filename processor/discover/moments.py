@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from msgpack import Timestamp
-
-from processor.decoders.times import Instant, TimeUnit, to_nanoseconds
+from processor.decoders.times import TIMESTAMPS, TimeUnit, to_nanoseconds
 from processor.types import NS
 
-INSTANT: Final = Instant | Timestamp
-"""What is a time by itself, whatever the unit of others."""
 _EARLIEST: Final = 946_684_800 * NS
 """2000-01-01."""
 _LATEST: Final = 2_524_608_000 * NS
@@ -23,10 +19,10 @@ _DATED: Final = re.compile(r"[0-9]{4}-?[0-9W]{2}-?[0-9]{1,2}([T ]|$)")
 
 def moment(value: object) -> tuple[int, TimeUnit] | None:
     """Return a time in ns since the Unix epoch with its unit; None where a value is none of the years 2000 to 2050."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | INSTANT):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, *TIMESTAMPS)):
         return None
     unit: TimeUnit
-    if isinstance(value, INSTANT):
+    if isinstance(value, TIMESTAMPS):
         unit = "auto"
     elif isinstance(value, str) and not _DIGITS.fullmatch(value.strip()):
         if not _DATED.match(value.strip()):
