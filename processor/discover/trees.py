@@ -49,12 +49,21 @@ def is_number(value: object) -> bool:
 
 def flat(tree: dict[str, Any]) -> Record:
     """Return an object's values by field: its own keys, and JSON pointers to what lies deeper."""
+    if len(tree) <= MOST_FIELDS and _is_flat(tree):  # nearly always
+        return dict(tree)
     found: Record = {}
     for steps, value in _leaves(tree, ()):
         if len(found) >= MOST_FIELDS:
             break
         found[field_name(steps)] = value
     return found
+
+
+def _is_flat(tree: dict[str, Any]) -> bool:
+    """Whether an object's keys are its fields as they stand there."""
+    if any(isinstance(value, dict | list) for value in tree.values()):
+        return False
+    return all(isinstance(key, str) and key and key[0] != "/" for key in tree) and can_be_written("".join(tree))
 
 
 def field_name(steps: tuple[str, ...]) -> str:
