@@ -214,8 +214,12 @@ class Watcher:
         for key in [key for key, asked in self._waiting.items() if now >= asked.until]:
             asked = self._waiting.pop(key)
             known = self.fleet.processors.get(asked.who)
-            state = "is offline" if known is not None and known.online is False else "did not answer"
-            what = f"{asked.who} {state}; a filter waits on the broker until it comes, a command does not."
+            if known is not None and known.online is False:
+                what = f"{asked.who} is offline. A filter waits for it on the broker, a command does not."
+            else:
+                what = (
+                    f"{asked.who} did not answer: it is busy, or the broker does not let this page's user write there."
+                )
             if not asked.future.done():
                 asked.future.set_exception(Unanswered(what))
 

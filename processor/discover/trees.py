@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from processor.decoders.times import Instant
+from processor.decoders.times import TIMESTAMPS
 from processor.decoders.values import look_up
 from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, Record, can_be_written, unknown
 from processor.discover.moments import is_moment
@@ -13,7 +13,7 @@ from processor.discover.moments import is_moment
 _DEEPEST: Final = 8
 _LONGEST_AXES: Final = 16
 """Numbers in an array that are fields of one reading rather than a field of so many readings."""
-_SCALAR: Final = (int, float, str, bool, type(None), Instant)
+_SCALAR: Final = (int, float, str, type(None), *TIMESTAMPS)
 
 
 def look_at(tree: object, format_: str) -> Look:

@@ -81,7 +81,7 @@ class Built(NamedTuple):
     """An image that was built here.
 
     Attributes:
-        name: its name, which only the tests use.
+        name: its own.
         base: of the image that it begins with.
     """
 
@@ -89,15 +89,21 @@ class Built(NamedTuple):
     base: str
 
 
-def build(directory: str, base: str) -> Built:
-    """Build the Dockerfile in a directory, whose own BASE is `base`."""
+def build(name: str, directory: str, base: str, **arguments: str) -> Built:
+    """Build the Dockerfile in a directory.
+
+    Args:
+        name: of the image; only the tests use it.
+        directory: in the repository.
+        base: what the Dockerfile says for BASE.
+        arguments: further build arguments.
+    """
     here = MADE_HERE[base]
     if not _succeeds("docker", "image", "inspect", base) and _succeeds("docker", "image", "inspect", here):
         base = here
-    name = f"mlade-test-{directory.strip('.') or 'processor'}"
-    passed_on = [f"--build-arg={name}" for name in PASSED_ON if name in os.environ]
-    build_it = ["docker", "build", "--network=host", f"--build-arg=BASE={base}", f"--tag={name}", *passed_on, directory]
-    run(*build_it, timeout=600)
+    given = [f"--build-arg={key}={value}" for key, value in {"BASE": base, **arguments}.items()]
+    passed_on = [f"--build-arg={key}" for key in PASSED_ON if key in os.environ]
+    run("docker", "build", "--network=host", f"--tag={name}", *given, *passed_on, directory, timeout=600)
     return Built(name, base)
 
 

@@ -48,6 +48,7 @@ class Images(NamedTuple):
     """What was built."""
 
     processor: Built
+    dashboard: Built
     mosquitto: Built
 
 
@@ -61,9 +62,13 @@ class Ports(NamedTuple):
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    """Build both images, from the Dockerfiles as they are."""
+    """Build the images, from the Dockerfiles as they are."""
     require_engine()
-    return Images(build(".", "python:3.13-slim"), build("mosquitto", "debian:bookworm-slim"))
+    return Images(
+        build("mlade-test-processor", ".", "python:3.13-slim"),
+        build("mlade-test-dashboard", ".", "python:3.13-slim", EXTRAS="dashboard"),
+        build("mlade-test-mosquitto", "mosquitto", "debian:bookworm-slim"),
+    )
 
 
 @pytest.fixture(params=compose_commands() or [[]], ids=" ".join)
@@ -74,6 +79,7 @@ def composed(request: pytest.FixtureRequest, images: Images) -> Iterator[tuple[C
     ports = Ports(free_port(), free_port(), free_port())
     variables = {
         "PROCESSOR_IMAGE": images.processor.name,
+        "DASHBOARD_IMAGE": images.dashboard.name,
         "MOSQUITTO_IMAGE": images.mosquitto.name,
         "MQTT_PORT": str(ports.mqtt),
         "HTTP_PORT": str(ports.http),
@@ -156,7 +162,8 @@ def test_composition_collects_samples_from_its_plant(composed: tuple[Composition
     seen = run("docker", "exec", processor, "sh", "-c", look, check=False).split()
     assert seen[:3] == ["10001", "/samples/x", "/state/x"]
     wait_until(lambda: "jsonl" in run("docker", "exec", processor, "sh", "-c", "ls -R /samples"), "a finished file")
-    for service in ("mosquitto", "plant"):
+    wait_until(lambda: get(ports.dashboard, "/")[0] == 200, "the page", lambda: composition.call("logs", "dashboard"))
+    for service in ("mosquitto", "plant", "dashboard"):
         state = inspect("container", composition.container(service))
         assert state["HostConfig"]["ReadonlyRootfs"]
         assert state["State"]["Running"]

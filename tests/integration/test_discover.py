@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -162,6 +165,38 @@ def test_without_a_model_only_that_is_missing(
     assert checked.err == f"model.path: there is no model at {tmp_path}/model.onnx: give the path of an ONNX file\n"
     assert "mlade check -c plant.yaml" in done.err
     assert "the path of your model among them" in done.err
+
+
+def test_on_a_terminal_the_table_grows_until_ctrl_c(plant: Mosquitto, tmp_path: Path) -> None:
+    """What was heard until then is concluded and written."""
+    file = tmp_path / "plant.yaml"
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command_line("discover", "--broker", plant.url, "--seconds", "600", "-o", str(file)),
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(TERM="xterm", COLUMNS="120"),
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"plant/+/press (3)" not in shown:
+            assert select.select([ours], [], [], PATIENCE)[0], shown.decode()
+            shown += os.read(ours, 65_536)
+        assert not file.exists()
+        process.send_signal(signal.SIGINT)
+        while select.select([ours], [], [], PATIENCE)[0]:
+            try:
+                shown += os.read(ours, 65_536)
+            except OSError:  # the process has ended
+                break
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert "Active: press." in shown.decode()
+    assert settings.load(file).sources[0].topics == ["plant/+/press"]
 
 
 def test_a_model_that_nothing_fits_is_told(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from processor.clock import ManualClock
 from processor.dashboard.drawing import bars, lines, shares, spark
 from processor.dashboard.fleet import Fleet
+from processor.dashboard.fleet_page import row
 from processor.dashboard.samples import read_letter, read_sample, shown_payload
 from processor.types import Message
 from tests.images import encoded
@@ -96,6 +98,19 @@ def test_there_is_room_for_a_thousand_processors() -> None:
 
 
 KEYS = [
+    *(
+        "outbox",
+        "lost",
+        "bridges",
+        "last_hour",
+        "minutes",
+        "messages",
+        "windows",
+        "accepted",
+        "rates",
+        "counters",
+        "blocked",
+    ),
     *("id", "data", "readings", "values", "fields", "selection", "band", "score", "inference", "label", "time"),
     *("reason", "payload"),
 ]
@@ -126,7 +141,9 @@ def test_nothing_that_comes_upsets_it(topic: str, payload: bytes) -> None:
     one.take([told("a/status", "online")])
     before = one.processors["mlade/a"]
     one.take([Message(f"mlade/a/{topic}", payload)])
-    assert one.processors.get("mlade/a") == before or not one.foreign
+    after = one.processors.get("mlade/a", before)
+    assert after == before or not one.foreign
+    json.dumps(row(after, 0.0, datetime.now(UTC)))
 
 
 def test_a_sample_is_shown_small() -> None:
