@@ -10,8 +10,7 @@ ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
 WORKDIR /opt/mlade
 # What changes seldom first: a new version of mlade is a small layer on top of its dependencies.
 COPY pyproject.toml constraints.txt ./
-RUN python3 -m venv --without-pip venv \
-    && python3 -m venv /opt/pip \
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip venv \
     && python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
         > requirements.txt \
     && /opt/pip/bin/pip --python venv/bin/python install --no-cache-dir --only-binary :all: \
@@ -21,7 +20,10 @@ RUN python3 -m venv --without-pip venv \
     && rm -rf venv/lib/python3*/site-packages/onnxruntime/transformers
 COPY README.md LICENSE ./
 COPY processor processor
-RUN PIP_CONSTRAINT=constraints.txt /opt/pip/bin/pip --python venv/bin/python install --no-cache-dir --no-deps .
+# dashboard, or report: what not every processor needs.
+ARG EXTRAS=
+RUN PIP_CONSTRAINT=constraints.txt /opt/pip/bin/pip --python venv/bin/python install --no-cache-dir --only-binary :all: \
+        ".${EXTRAS:+[${EXTRAS}]}"
 
 FROM ${BASE}
 RUN useradd --uid 10001 --no-create-home mlade \

@@ -24,6 +24,7 @@ from bench.parts import (
     conditions,
     durability,
     flood,
+    formats,
     inflight,
     iothub,
     latency,
@@ -76,6 +77,10 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
     "replay": (
         lambda folder, tell: replay.measure(replay.FULL, folder, tell),
         lambda folder, tell: replay.measure(replay.QUICK, folder, tell),
+    ),
+    "formats": (
+        lambda folder, tell: formats.measure(formats.FULL, folder, tell),
+        lambda folder, tell: formats.measure(formats.QUICK, folder, tell),
     ),
     "conditions": (
         lambda folder, tell: conditions.measure(conditions.FULL, folder, tell),

@@ -20,6 +20,7 @@ from processor.assembly import (
     filter_problems,
     legacy_problems,
     make_windows,
+    most_messages,
     open_model,
     signature,
     with_window_size,
@@ -38,6 +39,7 @@ from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
+from processor.mqtt.sparkplug_host import SparkplugHost
 from processor.mqtt.subscriptions import Subscription
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
@@ -54,6 +56,8 @@ from processor.windows import LookBack
 
 log = logging.getLogger(__name__)
 
+_SECONDS_PER_IMAGE: Final = 0.03
+"""Until it is known."""
 _STOP_PATIENCE: Final = 4.3
 """Seconds for everything to end after a signal."""
 _PIPELINE_PATIENCE: Final = 1.7
@@ -213,7 +217,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=batch.max_size,
+        max_batch=min(batch.max_size, most_messages(settings)),
+        seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
         max_delay=batch.max_delay / NS,
     )
     store.remember(
@@ -224,7 +229,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "session": session.memory(),
         }
     )
-    return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop)
+    hosts = _sparkplug_hosts(settings, connection, clock)
+    return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop, hosts)
 
 
 def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: CloudLink) -> list[Delivery]:
@@ -238,6 +244,24 @@ def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: Clou
         if own is not None:
             own.on_said(deliveries[-1].notify)
     return deliveries
+
+
+def _sparkplug_hosts(
+    settings: Settings, connection: Connection | Brokerless, clock: SystemClock
+) -> list[SparkplugHost]:
+    """Return the host applications that Sparkplug's nodes are told of."""
+    named = dict.fromkeys(source.sparkplug.host_id for source in settings.sources)
+    return [
+        SparkplugHost(
+            host_id,
+            client_id=f"{settings.client_id}-host-{host_id}",
+            options=client_options(settings),
+            listening=lambda: isinstance(connection, Connection) and connection.subscribed,
+            clock=clock,
+        )
+        for host_id in named
+        if host_id is not None
+    ]
 
 
 def _subscriptions(settings: Settings) -> list[Subscription]:
@@ -308,6 +332,7 @@ class App:
         deliveries: one a bridge.
         metrics: counters.
         stop: called when a thread died.
+        hosts: Sparkplug's host applications, which tell nodes that we listen.
         failure: why the processor cannot go on; None while it can.
         taken_over: another processor has our id now, and speaks for it.
         port: where /healthz answers; 0 when it does not.
@@ -321,6 +346,7 @@ class App:
     deliveries: Sequence[Delivery]
     metrics: Metrics
     stop: Callable[[], None]
+    hosts: Sequence[SparkplugHost] = ()
     failure: str | None = None
     taken_over: bool = False
     port: int = 0
@@ -331,6 +357,7 @@ class App:
         """Start the threads."""
         self._threads = [self._thread("pipeline", self.pipeline.run)]
         self._threads += [self._thread(f"bridge-{one.name}", one.run) for one in self.deliveries]
+        self._threads += [self._thread("sparkplug-host", one.run) for one in self.hosts]
         if self.settings.http is not None:
             self._serve(self.settings.http.listen)
         for thread in self._threads:
@@ -381,6 +408,7 @@ class App:
         elif self.connection.subscribing:
             reasons.append("broker: it has not answered our subscriptions yet")
         reasons += [f"subscription {text}: {reason}" for text, reason in self.connection.refused.items()]
+        reasons += [trouble for one in self.hosts if (trouble := one.trouble)]
         return reasons + self.reporting.waiting_for()
 
     def close(self) -> bool:
@@ -393,6 +421,8 @@ class App:
         deadline = time.monotonic() + _STOP_PATIENCE
         self.pipeline.stop()
         self.connection.wake()
+        for host in self.hosts:
+            host.stop()
         for thread in threads[:1]:
             thread.join(_PIPELINE_PATIENCE)
         for delivery in self.deliveries:

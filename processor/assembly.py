@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from processor import context
 from processor.computation import Computation
@@ -26,6 +27,9 @@ from processor.settings import HubBridge, HubLegacy, Settings
 from processor.windows import Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
+
+_PIXELS_AT_ONCE: Final = 32 << 20
+"""Bytes."""
 
 
 def open_model(settings: Settings) -> OnnxModel:
@@ -79,7 +83,8 @@ def signature(settings: Settings) -> str:
 def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
     known = dict.fromkeys(field for source in settings.sources for field in source.fields)
-    window, channels = settings.model.window, settings.sources[0].channels
+    window, source = settings.model.window, settings.sources[0]
+    channels = None if source.format == "image" else len(source.fields)
     return [
         *check_against(document, kind=model.kind, labels=model.labels, fields=list(known)),
         *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
@@ -103,9 +108,19 @@ def _legacy_problems(settings: Settings, model: OnnxModel, legacy: HubLegacy, pa
         yield Problem(f"{path}.{key}", problem.message)
 
 
+def most_messages(settings: Settings) -> int:
+    """Return how many messages may be carried through at once: an image is a small one, and takes much room."""
+    source = settings.sources[0]
+    if source.image_size is None:
+        return sys.maxsize
+    height, width = source.image_size
+    return max(1, _PIXELS_AT_ONCE // (height * width * source.channels))
+
+
 def make_windows(settings: Settings) -> WindowBuffer:
     """Return empty windows."""
     window = settings.model.window
+    # Of images only their places and times are kept.
     shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
     return WindowBuffer(shape, window.max_streams)
 

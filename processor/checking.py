@@ -88,12 +88,13 @@ def _client_problems(settings: Settings) -> Sequence[Problem]:
 def _model_settings(data: Mapping[str, Any], directory: Path) -> Settings | None:
     """Return settings with the model and the fields of a configuration that is wrong elsewhere; None if it is there."""
     sources = data.get("sources")
-    fields = [
-        source["fields"]
-        for source in (sources if isinstance(sources, list) else ())
-        if isinstance(source, dict) and "fields" in source
-    ]
-    stand_ins = [{"name": f"s{n}", "topics": [f"t{n}"], "fields": names} for n, names in enumerate(fields)]
+    readings: list[dict[str, Any]] = []
+    for source in sources if isinstance(sources, list) else ():
+        if isinstance(source, dict) and source.get("format") == "image":
+            readings.append({"format": "image", "image": source.get("image", {})})
+        elif isinstance(source, dict) and "fields" in source:
+            readings.append({"fields": source["fields"]})
+    stand_ins = [{"name": f"s{n}", "topics": [f"t{n}"], **keys} for n, keys in enumerate(readings)]
     try:
         return configuration.build(
             {"id": "check", "sources": stand_ins, "model": data.get("model"), "filter": {}}, directory
@@ -132,7 +133,7 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
     every = "every reading" if window.step == 1 else f"every {window.step} readings"
     gap = "whatever the gaps" if window.max_gap is None else f"emptied by a gap over {duration_text(window.max_gap)}"
     yield "windows", f"{readings} of one stream, {every}, {gap}; at most {window.max_streams} streams"
-    yield "model input", f"{_fields(settings)} in {readings} become {model.input}"
+    yield "model input", f"{_readings(settings)} in {readings} become {model.input}"
     for heading, line in model.describe().items():
         if heading != "input":
             yield heading, line
@@ -155,7 +156,10 @@ def _other_side(bridge: BridgeSettings, settings: Settings) -> str:
     return str(settings.path(bridge.path)) if isinstance(bridge, FilesBridge) else f"{settings.root}/accepted/<rule>"
 
 
-def _fields(settings: Settings) -> str:
+def _readings(settings: Settings) -> str:
+    """Return what a reading is."""
+    if settings.sources[0].format == "image":
+        return f"images, {settings.sources[0].image},"
     names = [", ".join(source.fields) for source in settings.sources]
     return " or ".join(dict.fromkeys(names))
 

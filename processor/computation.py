@@ -18,7 +18,18 @@ from processor.memories import Remembered
 from processor.protocols import Model
 from processor.samples import Candidates
 from processor.selection import Judgement, Selection
-from processor.types import DeadLetter, Message, Predictions, Readings, Reason, Sample, StreamName, Verdicts, Windows
+from processor.types import (
+    DeadLetter,
+    Images,
+    Message,
+    Predictions,
+    Readings,
+    Reason,
+    Sample,
+    StreamName,
+    Verdicts,
+    Windows,
+)
 from processor.windows import LookBack, Past, WindowBuffer
 
 _LARGEST_PART: Final = 16 << 20
@@ -159,10 +170,14 @@ class Computation:
         windows, completed_by, past = self.windows.append(
             Readings(readings.slots[part], readings.times[part], readings.values[part])
         )
+        origin = taken.origin[part][completed_by]  # of what completed each window
+        if readings.pixels is not None:  # they never enter the buffer: a window of images is its newest reading
+            pixels = readings.pixels[part]
+            pixels = pixels if len(windows) == len(pixels) else pixels[completed_by]
+            windows = replace(windows, images=Images(pixels, [messages[index].payload for index in origin.tolist()]))
         predictions, failures = self._infer(windows)
         dead_letters = taken.dead_letters if part.start == 0 else []
         if failures:
-            origin = taken.origin[part][completed_by]
             dead_letters = dead_letters + [
                 dead_letter(messages[origin[row]], "model", f"{self.model.name}: {error}")
                 for row, error in failures.items()
@@ -193,7 +208,7 @@ class Computation:
         if failures:
             judged = np.ones(len(windows), np.bool_)
             judged[list(failures)] = False
-            windows = Windows(windows.slots[judged], windows.times[judged], windows.values[judged])
+            windows = windows.take(np.flatnonzero(judged))
         names = {slot: name for slot in set(windows.slots.tolist()) if (name := self.windows.names[slot])}
         return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names)
 
@@ -267,16 +282,16 @@ class Computation:
     def _infer(self, windows: Windows) -> tuple[Predictions, dict[int, ModelError]]:
         """Return the model's answers, and by row what it said of windows that it gave none for."""
         try:
-            return self.model.infer(windows.values), {}
+            return self.model.infer(windows.seen), {}
         except ModelError as error:
             if len(windows) == 1:
-                return self.model.infer(windows.values[:0]), {0: error}
+                return self.model.infer(windows.seen[:0]), {0: error}
         # One window of many upsets the model: find it, so that the others are judged.
-        answers = [self.model.infer(windows.values[:0])]
+        answers = [self.model.infer(windows.seen[:0])]
         failures: dict[int, ModelError] = {}
         for row in range(len(windows)):
             try:
-                answers.append(self.model.infer(windows.values[row : row + 1]))
+                answers.append(self.model.infer(windows.seen[row : row + 1]))
             except ModelError as error:
                 failures[row] = error
         return _join(answers), failures
@@ -285,7 +300,7 @@ class Computation:
 def _without_past(part: Outcome) -> Outcome:
     """Return a part with only the newest reading of each window: what came before is what takes the room."""
     windows = part.windows
-    newest = Windows(windows.slots, windows.times[:, -1:].copy(), windows.values[:, -1:].copy())
+    newest = Windows(windows.slots, windows.times[:, -1:].copy(), windows.values[:, -1:].copy(), windows.images)
     return replace(part, windows=newest)
 
 
@@ -298,7 +313,7 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
     return Outcome(
         taken,
         Past(*_columns(pasts, "streams", "counts", "times", "values")) if pasts else None,
-        Windows(*_columns([part.windows for part in parts], "slots", "times", "values")),
+        Windows.joined([part.windows for part in parts]),
         _join([part.predictions for part in parts]),
         Judgement(
             Verdicts(*_columns(verdicts, "rule", "reason", "score", "probability")),

@@ -181,21 +181,29 @@ def needed(document: FilterDocument, step: int) -> tuple[int, bool]:
     return before * step, any(context.before or context.after for context in contexts)
 
 
-def problems(document: FilterDocument, *, step: int, channels: int, max_streams: int) -> Iterator[Problem]:
-    """Yield where a filter looks back on more readings than there is memory for, were there as many streams as may be.
+def problems(document: FilterDocument, *, step: int, channels: int | None, max_streams: int) -> Iterator[Problem]:
+    """Yield where a filter looks back on what is not kept, or on more than there is memory for in so many streams.
 
     Args:
         document: the filter.
         step: readings from one window to the next.
-        channels: values in a reading.
+        channels: values in a reading; None: it is an image.
         max_streams: streams known at a time.
     """
     for index, rule in enumerate(document.rules):
-        size = rule.context.before * step * max_streams * 8 * (channels + 2)  # with time and number
+        before = rule.context.before
+        if before and channels is None:
+            yield Problem(
+                f"rules[{index}].context.before",
+                f"found {before}, expected 0: images are not kept, so none from before a sample can be sent along; "
+                "context.after is possible",
+            )
+            continue
+        size = before * step * max_streams * 8 * ((channels or 0) + 2)  # with time and number
         if size > _MOST_BYTES:
             yield Problem(
                 f"rules[{index}].context.before",
-                f"{rule.context.before} windows before each sample are {size_text(size >> 20 << 20)} of readings for "
+                f"{before} windows before each sample are {size_text(size >> 20 << 20)} of readings for "
                 f"model.window.max_streams {max_streams} streams, at most {size_text(_MOST_BYTES)} is allowed; have "
                 "fewer of either",
             )

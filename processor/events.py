@@ -17,7 +17,7 @@ from processor.types import MODEL_SLOT, NS, Floats, Predictions, Times
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - its text carries no offset; a Z is added
 
 
-def event_id(processor: str, source: str, stream: str, times: Times, values: Floats) -> str:
+def event_id(processor: str, source: str, stream: str, times: Times, values: Floats | bytes) -> str:
     """Return the 32 hex digits that name a window: the same window always has the same.
 
     Args:
@@ -25,14 +25,14 @@ def event_id(processor: str, source: str, stream: str, times: Times, values: Flo
         source: the source's name.
         stream: the stream's key.
         times: (size,) ns since the Unix epoch.
-        values: (size, C).
+        values: (size, C); of an image its payload.
     """
     digest = hashlib.sha256()
     for text in (processor, source, MODEL_SLOT, stream):
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(struct.pack("<I", len(encoded)) + encoded)
     digest.update(times.astype("<i8").tobytes())
-    digest.update(np.ascontiguousarray(values, "<f8").tobytes())
+    digest.update(values if isinstance(values, bytes) else np.ascontiguousarray(values, "<f8").tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -79,6 +79,11 @@ def _finite(number: float) -> float | None:
     return float(number) if math.isfinite(number) else None
 
 
+def _image(payload: bytes) -> dict[str, Any]:
+    kind = "image/png" if payload.startswith(b"\x89PNG") else "image/jpeg"
+    return {"values": [], "image": {"content_type": kind, "base64": payload}}  # bytes are Base64 in msgspec's JSON
+
+
 def sample_event(
     *,
     identifier: str,
@@ -87,7 +92,7 @@ def sample_event(
     stream: str,
     fields: Sequence[str],
     times: Times,
-    values: Floats,
+    values: Floats | bytes,
     answer: Mapping[str, Any],
     selection: Mapping[str, Any],
     model: Mapping[str, Any],
@@ -101,7 +106,7 @@ def sample_event(
         stream: the stream as written in topics.
         fields: C names.
         times: (size,) ns since the Unix epoch.
-        values: (size, C).
+        values: (size, C); of an image its payload.
         answer: from `inference`.
         selection: rule, measure, score, band and so on.
         model: name and sha256.
@@ -123,7 +128,7 @@ def sample_event(
                     "end": moments[-1],
                     "fields": fields,
                     "times": moments,
-                    "values": values.tolist(),
+                    **(_image(values) if isinstance(values, bytes) else {"values": values.tolist()}),
                 },
                 "inference": answer,
                 "selection": selection,

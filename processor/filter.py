@@ -300,7 +300,9 @@ def _check_rule(
         if label not in labels:
             yield Problem(f"{path}.where.labels[{position}]", _unknown("label", label, labels))
     for field in rule.where.fields:
-        if field not in fields:
+        if not fields:
+            yield Problem(f"{path}.where.fields.{field}", "images have no fields; leave this key out")
+        elif field not in fields:
             yield Problem(f"{path}.where.fields.{field}", _unknown("field", field, fields))
     if rule.measure is not None and rule.measure not in MEASURES[kind]:
         possible = ", ".join(MEASURES[kind])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from processor import topics
-from processor.document import Flaw
+from processor.document import Flaw, describe
+from processor.source_sections import ImageKeys
 
 
 def flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
@@ -16,6 +19,7 @@ def flaws(data: Mapping[str, Any]) -> Iterator[Flaw]:
     yield from _without_broker(data)
     yield from _inputs(data)
     yield from _model_and_sources(data)
+    yield from _images(data)
 
 
 def _model_and_sources(data: Mapping[str, Any]) -> Iterator[Flaw]:
@@ -41,12 +45,51 @@ def _model_and_sources(data: Mapping[str, Any]) -> Iterator[Flaw]:
                     "$share needs model.window.size 1",
                 )
     given = model.get("input")
-    given = given if isinstance(given, dict) and counts and counts[0] else {}
+    if counts and counts[0]:
+        yield from _moments(given, counts[0], "field")
+
+
+def _moments(given: object, count: int, each: str) -> Iterator[Flaw]:
+    """Refuse a mean or a standard deviation that does not fit so many of what each is of."""
     for key in ("mean", "std"):
-        value = given.get(key)
-        if isinstance(value, list) and len(value) not in (1, counts[0]):
-            text = f"{len(value)} numbers for {counts[0]} fields; expected one, or one a field"
+        value = given.get(key) if isinstance(given, dict) else None
+        if isinstance(value, list) and len(value) not in (1, count):
+            text = f"{len(value)} numbers for {count} {each}s; expected one, or one a {each}"
             yield Flaw(("model", "input", key), text)
+
+
+def _images(data: Mapping[str, Any]) -> Iterator[Flaw]:
+    """Refuse images beside readings of fields, images of several sizes, and more than one in a window."""
+    sources = _mappings(data.get("sources"))
+    if all(source.get("format") != "image" for source in sources):
+        return
+    model = data.get("model")
+    window, given = (model.get("window"), model.get("input")) if isinstance(model, dict) else (None, None)
+    size = _whole(window.get("size"), 1) if isinstance(window, dict) else 1
+    if size > 1:
+        yield Flaw(("model", "window", "size"), f"found {size}, expected 1: a window of images is one image")
+    first = _image(sources[0])
+    if first is not None:
+        yield from _moments(given, first.channels, "colour")
+    for position, source in enumerate(sources):
+        this = _image(source)
+        if source and sources[0] and (source.get("format") == "image") != (sources[0].get("format") == "image"):
+            found, other = (describe(each.get("format", "json")) for each in (source, sources[0]))
+            text = f"found {found}, but sources[0] has {other}; all sources feed one model, images or not"
+            yield Flaw(("sources", position, "format"), text)
+        elif first is not None and this is not None and first != this:
+            text = f"found {this}, but sources[0] has {first}; all sources feed one model and must agree"
+            yield Flaw(("sources", position, "image"), text)
+
+
+def _image(source: Mapping[str, Any]) -> ImageKeys | None:
+    """Return what a source's images are made to look like; None where it has none, or that cannot be told."""
+    if source.get("format") != "image":
+        return None
+    try:
+        return ImageKeys.model_validate(source.get("image", {}))
+    except ValidationError:  # told at its place
+        return None
 
 
 def _named_twice(data: Mapping[str, Any], kind: str, default: str) -> Iterator[Flaw]:
@@ -67,6 +110,8 @@ def _without_broker(data: Mapping[str, Any]) -> Iterator[Flaw]:
     for position, source in enumerate(_mappings(data.get("sources"))):
         if source.get("topics"):
             yield Flaw(("sources", position, "topics"), "there is no broker (broker is null); give an input instead")
+        elif source.get("format") == "sparkplug":
+            yield Flaw(("sources", position, "format"), "Sparkplug B comes from a broker, and broker is null")
     bridges = data.get("bridges", [{"type": "mqtt"}])
     for position, bridge in enumerate(_mappings(bridges)):
         if bridge.get("type") == "mqtt":

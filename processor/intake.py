@@ -14,7 +14,19 @@ from processor.protocols import Decoder
 from processor.retained import RetainedCopies
 from processor.source_memory import SourceMemory
 from processor.source_sections import Source
-from processor.types import INPUTS, DeadLetter, Flags, Floats, Ints, Message, Readings, StreamName, Times
+from processor.types import (
+    INPUTS,
+    DeadLetter,
+    Flags,
+    Floats,
+    Ints,
+    Message,
+    Pixels,
+    Readings,
+    Request,
+    StreamName,
+    Times,
+)
 from processor.windows import WindowBuffer
 
 _ROUTES: Final = 100_000
@@ -58,6 +70,7 @@ class Taken:
         dead_letters: what could not be used, in arrival order.
         messages: messages by source.
         ignored: messages that are not ours to read: own topics, and second copies of overlapping subscriptions.
+        requests: what is to be asked of who sent them.
     """
 
     readings: Readings
@@ -65,6 +78,7 @@ class Taken:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     messages: list[int] = field(default_factory=list)
     ignored: int = 0
+    requests: list[Request] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -87,6 +101,7 @@ class _Part(NamedTuple):
     times: Times
     values: Floats
     streams: list[_Route | StreamName]
+    pixels: Pixels | None = None
 
 
 class Intake:
@@ -157,7 +172,11 @@ class Intake:
                 pile.topics.append(message.topic)
                 pile.routes.append(route)
         taken.messages = [len(pile.positions) for pile in piles]
-        parts = [self._decode(source, pile, messages, unused) for source, pile in enumerate(piles) if pile.positions]
+        parts = [
+            self._decode(source, pile, messages, unused, taken.requests)
+            for source, pile in enumerate(piles)
+            if pile.positions
+        ]
         if parts:
             self._join(parts, taken)
         taken.dead_letters = [letter for _, letter in sorted(unused)]
@@ -177,9 +196,15 @@ class Intake:
         return Readings(empty, empty, np.empty((0, self._windows.shape.channels)))
 
     def _decode(
-        self, source: int, pile: _Pile, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
+        self,
+        source: int,
+        pile: _Pile,
+        messages: Sequence[Message],
+        unused: list[tuple[int, DeadLetter]],
+        requests: list[Request],
     ) -> _Part:
         decoded = self._decoders[source].decode(pile.payloads, np.array(pile.arrivals, np.int64), pile.topics)
+        requests += decoded.requests
         for index, reason, detail in decoded.failures:
             position = pile.positions[index]
             unused.append((position, dead_letter(messages[position], reason, detail)))
@@ -197,21 +222,23 @@ class Intake:
             names = {(key, around): StreamName(name, key.join(around)) for key, around in set(keyed)}
             streams = [names[one] for one in keyed]
         origin = np.array(pile.positions, np.int64)[decoded.origin]
-        part = _Part(source, origin, decoded.times, decoded.values, streams)
+        part = _Part(source, origin, decoded.times, decoded.values, streams, decoded.pixels)
         return self._hold(part, decoded.absent, messages, unused) if source in self.memory.holdings else part
 
     def _join(self, parts: Sequence[_Part], taken: Taken) -> None:
         """Put the parts' readings together, in arrival order."""
-        _, origin, times, values, streams = parts[0]
+        _, origin, times, values, streams, pixels = parts[0]
         if len(parts) > 1:
             origin = np.concatenate([part.origin for part in parts])
             order = np.argsort(origin, kind="stable")
             origin = origin[order]
             times = np.concatenate([part.times for part in parts])[order]
             values = np.concatenate([part.values for part in parts])[order]
+            if pixels is not None:
+                pixels = np.concatenate([part.pixels for part in parts if part.pixels is not None])[order]
             together = [stream for part in parts for stream in part.streams]
             streams = [together[index] for index in order.tolist()]
-        taken.readings = Readings(self._slots(streams), times, values)
+        taken.readings = Readings(self._slots(streams), times, values, pixels)
         taken.origin = origin
 
     def _hold(

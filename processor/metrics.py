@@ -34,6 +34,7 @@ METRICS: Final = (
     Declaration("dropped_messages", "counter", "QoS 0 messages dropped while nothing could be committed"),
     Declaration("received_bytes", "counter", "Bytes read from the broker"),
     Declaration("readings", "counter", "Readings decoded"),
+    Declaration("requests", "counter", "Rebirths asked of Sparkplug edge nodes"),
     Declaration("dead_letters", "counter", "Messages that could not be processed", ("reason",)),
     # What was judged.
     Declaration("streams", "gauge", "Streams known"),

@@ -25,8 +25,8 @@ from processor.steering import Steering
 from processor.store import RECEIPT_BYTES, RECEIPTS_KEPT, Changes, Store
 from processor.types import INPUTS, Message
 
-_LONGEST_CALL: Final = 0.25
-"""Seconds of model time a batch should take at most, so that keep-alive, commands and shutdown are never far away."""
+_LONGEST_BATCH: Final = 0.25
+"""Seconds a batch should take at most, so that keep-alive, commands and shutdown are never far away."""
 _RETRY: Final = 0.5
 """Seconds between two tries to commit when there is no room."""
 _INBOX_BYTES: Final = 64 << 20
@@ -78,6 +78,7 @@ class Pipeline:
         resumes: bool,
         max_batch: int,
         max_delay: float,
+        seconds_per_message: float = 0.0,
     ) -> None:
         """Take what `app.build` made.
 
@@ -97,6 +98,7 @@ class Pipeline:
             resumes: whether the broker sends again, over a new connection, what was not acknowledged.
             max_batch: messages in a batch at most.
             max_delay: seconds that a small batch waits for company.
+            seconds_per_message: what a message may be thought to take, until that is known.
         """
         self._source = source
         self._link = link
@@ -112,6 +114,8 @@ class Pipeline:
         self._notify = notify
         self._resumes = resumes
         self._max_batch = max_batch
+        # In the last two batches: one that was held up, by whatever else the machine does, says nothing.
+        self._seconds_per_message = deque([seconds_per_message] * 2, maxlen=2)
         self._limit = self._most_messages()
         self._max_delay = max_delay
         self._inbox: deque[list[Message] | Desired | Method] = deque()  # read only; a batch, or what steers us, each
@@ -127,7 +131,8 @@ class Pipeline:
         self._stopping = True
 
     def _most_messages(self) -> int:
-        return max(1, min(self._max_batch, int(_LONGEST_CALL / max(self._computation.model.seconds_per_window, 1e-9))))
+        seconds = max(self._computation.model.seconds_per_window, min(self._seconds_per_message), 1e-9)
+        return max(1, min(self._max_batch, int(_LONGEST_BATCH / seconds)))
 
     def run(self) -> None:
         """Work until stopped, then finish what was read."""
@@ -269,6 +274,8 @@ class Pipeline:
         outcome = self._computation.run(fresh)
         changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters, remembered=outcome.remembered)
         self._journal.record(changes, outcome.taken.readings.slots, outcome.past)
+        if fresh:
+            self._seconds_per_message.append((self._clock.monotonic() - started) / len(fresh))
 
         def follow_up() -> None:
             self._reporting.count(outcome, len(messages) - len(fresh), self._clock.monotonic() - started)

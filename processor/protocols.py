@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from processor.admission import ROW_OVERHEAD
 from processor.conditions.memory import Row
 from processor.outbox import Claim, Waiting
-from processor.types import Decoded, Floats, Message, OutputKind, Predictions, Times
+from processor.types import Array, Decoded, Message, OutputKind, Predictions, Times
 
 
 class Clock(Protocol):
@@ -104,11 +104,11 @@ class Model(Protocol):
         """About what a window takes, in a call as large as they get."""
         ...
 
-    def infer(self, values: Floats) -> Predictions:
+    def infer(self, values: Array) -> Predictions:
         """Judge W windows.
 
         Args:
-            values: (W, size, C) raw channel values.
+            values: (W, size, C) raw channel values, float64; of images (W, height, width, C) bytes.
 
         A row's answer does not depend on the other rows or on W. Raises ModelError when the model fails.
         """

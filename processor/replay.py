@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from processor.assembly import build_computation, make_windows
+from processor.assembly import build_computation, make_windows, most_messages
 from processor.computation import Outcome
 from processor.errors import ModelError
 from processor.filter import FilterDocument
@@ -23,7 +23,7 @@ from processor.protocols import Model
 from processor.sections import Broker
 from processor.settings import Settings
 from processor.thinning import Thinned
-from processor.types import NS, Flags, Floats, Ints, Message, Predictions, Reason
+from processor.types import NS, Array, Flags, Floats, Ints, Message, Predictions, Reason
 
 _PAYLOAD_KEPT: Final = 64 << 10
 _TIMES_KEPT: Final = 20_000
@@ -97,6 +97,7 @@ class Replay:
         first: time of the first arrival, ns since the Unix epoch; 0 before it.
         last: of the last one.
         overlap: (F, F) windows that both of two filters accepted.
+        most: messages that may be given at once.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Replay:
         self.first = self.last = 0
         self.overlap: Ints = np.zeros((len(candidates), len(candidates)), np.int64)
         self._shared = _AskedOnce(model) if len(candidates) > 1 else None
+        self.most = max(1, most_messages(settings) // max(1, len(candidates)))
         self._longest = (settings.broker or Broker()).max_payload
         self._times = Thinned(_TIMES_KEPT)
         asked = self._shared or model
@@ -221,7 +223,7 @@ class _AskedOnce:
         """New windows come."""
         self._answers.clear()
 
-    def infer(self, values: Floats) -> Predictions:
+    def infer(self, values: Array) -> Predictions:
         """Judge W windows; see `protocols.Model`."""
         key = (values.shape, blake2b(np.ascontiguousarray(values).data).digest())
         answer = self._answers.get(key)

@@ -143,10 +143,9 @@ def play(reader: Reader, replay: Replay, progress: Progress, take: Callable[[Seq
         RecordingError: the recording is damaged.
     """
     with _few_collections():
-        for messages in reader:
-            outcomes = replay.run(messages)
-            if outcomes:
-                take(outcomes)
+        for piece in reader:
+            for start in range(0, len(piece), replay.most):
+                take(replay.run(piece[start : start + replay.most]))
             progress(reader, replay)
 
 

@@ -148,6 +148,7 @@ class Reporting:
         for name, count in zip(self._source_names, taken.messages, strict=False):
             metrics.add("messages", count, name)
         metrics.add("readings", len(taken.readings.slots))
+        metrics.add("requests", len(taken.requests))
         metrics.add("windows", len(verdicts))
         for letter in outcome.dead_letters:
             metrics.add("dead_letters", 1, letter.reason)
@@ -169,7 +170,10 @@ class Reporting:
         )
 
     def report(self, outcome: Outcome) -> None:
-        """Publish a batch's predictions and dead letters."""
+        """Publish a batch's requests, predictions and dead letters."""
+        for request in outcome.taken.requests:
+            log.info(request.why)
+            self._source.publish(request.topic, request.payload)
         if outcome.dead_letters:
             self._publish_dead_letters(outcome.dead_letters)
         if self._publish_inference:

@@ -9,7 +9,7 @@ from processor.events import event_id, inference, sample_event, uniform
 from processor.filter import Rule
 from processor.protocols import Model
 from processor.topics import encode_stream
-from processor.types import Predictions, Sample, StreamName, Windows
+from processor.types import Floats, Predictions, Sample, StreamName, Windows
 
 
 class Candidates:
@@ -54,9 +54,13 @@ class Candidates:
         known = self._identifiers.get(row)
         if known is None:
             source, key = self.names[int(self.windows.slots[row])]
-            known = event_id(self._processor, source, key, self.windows.times[row], self.windows.values[row])
+            known = event_id(self._processor, source, key, self.windows.times[row], self._values(row))
             self._identifiers[row] = known
         return known
+
+    def _values(self, row: int) -> Floats | bytes:
+        images = self.windows.images
+        return self.windows.values[row] if images is None else images.payloads[row]
 
     def uniform(self, row: int, text: str) -> float:
         """Return a window's number in [0, 1) for a text."""
@@ -74,7 +78,7 @@ class Candidates:
             stream=name.key,
             fields=self._fields[name.source],
             times=windows.times[row],
-            values=windows.values[row],
+            values=self._values(row),
             answer=answer,
             selection=selection,
             model={"name": model.name, "sha256": model.sha256},

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Final, Literal, get_args
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from processor import document, topics
+from processor import document, sparkplug_section, topics
 from processor.document import Flaw, Name
 from processor.sections import Section, Text
+from processor.sparkplug_section import SparkplugKeys
 from processor.types import NS
 from processor.units import Duration, PositiveDuration
 
@@ -27,6 +28,7 @@ _OWN_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "csv": ("csv",),
     "binary": ("binary",),
     "opcua": ("opcua",),
+    "sparkplug": ("sparkplug",),
     "image": ("image",),
     "join": (*_TREES, "number"),
     "time": (*_TREES, "csv"),
@@ -118,6 +120,10 @@ class ImageKeys(Section):
     width: Pixels = Field(default=224, description="pixels")
     color: Literal["rgb", "grey"] = Field(default="rgb", description="three channels, or one")
 
+    def __str__(self) -> str:
+        """Return `rgb, 224 high and 224 wide`."""
+        return f"{self.color}, {self.height} high and {self.width} wide"
+
     @property
     def channels(self) -> int:
         """Colours."""
@@ -184,6 +190,7 @@ class Source(Section):
     csv: CsvKeys = Field(default=CsvKeys(), description="how readings are written in lines, for format csv")
     binary: BinaryKeys = Field(default=BinaryKeys(), description="how numbers lie, for format binary")
     opcua: OpcuaKeys = Field(default=OpcuaKeys(), description="which nodes are read, for format opcua")
+    sparkplug: SparkplugKeys = Field(default=SparkplugKeys(), description="its nodes, for format sparkplug")
     image: ImageKeys = Field(default=ImageKeys(), description="what images are made to look like, for format image")
     join: JoinKeys | None = Field(default=None, description="one reading from several sensors")
 
@@ -213,6 +220,7 @@ class Source(Section):
         if data.get("format") in _WITHOUT_NAMES and isinstance(stream, str) and "{field:" in stream:
             yield Flaw(("stream",), f"a payload of format {data['format']} has no field with a name; use {{topic[1]}}")
         yield from _join_flaws(data)
+        yield from sparkplug_section.flaws(data)
         yield from _opcua_flaws(data)
         filters = _filters(data)
         if not filters and data.get("input") is None and (filters is None or isinstance(filters, list)):

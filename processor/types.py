@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 Times = NDArray[np.int64]  # nanoseconds since the Unix epoch
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Pixels = NDArray[np.uint8]
+Array = NDArray[Any]
 
 NS = 1_000_000_000
 """Nanoseconds in a second."""
@@ -74,6 +76,15 @@ class Failure(NamedTuple):
     detail: str
 
 
+class Request(NamedTuple):
+    """A message that is to go back to where readings come from, when what they changed is on disk. It may get lost."""
+
+    topic: str
+    payload: bytes
+    why: str
+    """A sentence: what is asked, of whom, because of what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """What a decoder made of N payloads: M readings, in the payloads' order.
@@ -81,11 +92,13 @@ class Decoded:
     Attributes:
         origin: (M,) position of the payload each reading came from; never decreases.
         times: (M,) nanoseconds since the Unix epoch.
-        values: (M, C) finite channel values; (M, C, H, W) or (M, H, W, C) for images.
+        values: (M, C) finite channel values; images have none.
         keys: M stream keys where the stream is named inside the payload, else None.
         failures: at most one for each payload, of what in it could not be used, ordered by position.
         absent: (M, C) values that were not in the payload and are the stream's last ones; None: there are none. What
             stands in `values` there means nothing.
+        requests: what is to be asked of senders; a replay drops it.
+        pixels: (M, height, width, C) of readings that are images; None: they are not.
     """
 
     origin: Ints
@@ -94,6 +107,8 @@ class Decoded:
     keys: Sequence[str] | None
     failures: Sequence[Failure]
     absent: Flags | None = None
+    requests: Sequence[Request] = ()
+    pixels: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +118,38 @@ class Readings:
     Attributes:
         slots: (N,) the stream of each: its row in the windows' rings.
         times: (N,) nanoseconds since the Unix epoch.
-        values: (N, C) channel values.
+        values: (N, C) channel values; images have none.
+        pixels: (N, height, width, C) of images; None: the readings are none.
     """
 
     slots: Ints
     times: Times
     values: Floats
+    pixels: Pixels | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """W images.
+
+    Attributes:
+        pixels: (W, height, width, C) as the model sees them.
+        payloads: W files, JPEG or PNG, as they came.
+    """
+
+    pixels: Pixels
+    payloads: Sequence[bytes]
+
+    def take(self, rows: Ints) -> Images:
+        """Return some of them."""
+        return Images(self.pixels[rows], [self.payloads[row] for row in rows.tolist()])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Images]) -> Images:
+        """Return the images of all parts, at least one of them, one part after another."""
+        return cls(
+            np.concatenate([part.pixels for part in parts]), [payload for part in parts for payload in part.payloads]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +159,39 @@ class Windows:
     Attributes:
         slots: (W,) the stream of each.
         times: (W, size) nanoseconds since the Unix epoch, oldest reading first.
-        values: (W, size, C) channel values.
+        values: (W, size, C) channel values; images have none.
+        images: where readings are images, of which a window holds one; None: they are not.
     """
 
     slots: Ints
     times: Times
     values: Floats
+    images: Images | None = None
 
     def __len__(self) -> int:
         """Return W."""
         return len(self.slots)
+
+    @property
+    def seen(self) -> Array:
+        """What the model sees: (W, size, C) values, or (W, height, width, C) pixels."""
+        return self.values if self.images is None else self.images.pixels
+
+    def take(self, rows: Ints) -> Windows:
+        """Return some of them."""
+        images = None if self.images is None else self.images.take(rows)
+        return Windows(self.slots[rows], self.times[rows], self.values[rows], images)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Windows]) -> Windows:
+        """Return the windows of all parts, at least one of them, one part after another."""
+        images = [part.images for part in parts if part.images is not None]
+        return cls(
+            np.concatenate([part.slots for part in parts]),
+            np.concatenate([part.times for part in parts]),
+            np.concatenate([part.values for part in parts]),
+            Images.joined(images) if images else None,
+        )
 
     @property
     def ends(self) -> Times:

@@ -21,7 +21,7 @@ from processor.bridge_sections import BridgeSettings
 from processor.cli import app
 from processor.document import Section
 from processor.filter import FilterDocument
-from processor.metrics import METRICS
+from processor.metrics import METRICS, SCORE
 from processor.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -217,9 +217,8 @@ def metrics() -> str:
     rows = [
         f"| `mlade_{one.name}{'_total' if one.kind == 'counter' else ''}` | {one.kind} | "
         f"{', '.join(f'`{label}`' for label in one.labels)} | {one.text} |\n"
-        for one in METRICS
+        for one in (*METRICS, SCORE)
     ]
-    rows.append("| `mlade_score` | histogram | `rule` | Scores of all windows, by the rule that measured |\n")
     return MADE + METRICS_PAGE + "".join(rows)
 
 

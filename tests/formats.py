@@ -21,8 +21,10 @@ class Example(NamedTuple):
 
 
 def example(section: str) -> Example:
-    """Return a section's example."""
+    """Return a section's first example."""
     text = _PAGE.read_text(encoding="utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    found = dict(re.findall(r"^```(\w*)\n((?:(?!```).*\n)*)```$", text, re.MULTILINE))
+    found: dict[str, str] = {}
+    for language, body in re.findall(r"^```(\w*)\n((?:(?!```).*\n)*)```$", text, re.MULTILINE):
+        found.setdefault(language, body)
     (source,) = yaml.safe_load(found["yaml"])
     return Example(Source.model_validate(source), found.get("", "").encode())

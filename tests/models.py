@@ -304,6 +304,18 @@ def image(*, channels_last: bool = False, height: int = 8, width: int = 12) -> o
     )
 
 
+def mean_image(dtype: str, layout: str, size: tuple[int, int], colours: int = 3) -> onnx.ModelProto:
+    """Return a model of images of numbers of a type: the mean of all of it, as a value."""
+    height, width = size
+    shape = f"{colours}, {height}, {width}" if layout == "NCHW" else f"{height}, {width}, {colours}"
+    return graph(
+        f"""mean ({dtype}[N, {shape}] x) => ({dtype}[N] value)
+        {{
+            value = ReduceMean <axes = [1, 2, 3], keepdims = 0> (x)
+        }}"""
+    )
+
+
 def _train() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     readings = np.random.default_rng(5).normal(size=(120, 3)).astype(np.float32)
     return readings, np.digitize(readings[:, 0], [-0.5, 0.5])

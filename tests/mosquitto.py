@@ -279,7 +279,7 @@ def answers_connect(port: int) -> bool:
     return answer == bytes([CONNACK])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody listens on, as far as one can know before listening."""
     while True:
         port = random.choice(PORTS)  # noqa: S311 -- nothing secret about it
@@ -343,7 +343,7 @@ class MosquittoFactory:
             with ExitStack() as attempt:
                 directory = Path(attempt.enter_context(tempfile.TemporaryDirectory(prefix="mosquitto-")))
                 certificates = _write_certificates(directory) if tls else None
-                ports = {name: _free_port() for name in names}
+                ports = {name: free_port() for name in names}
                 for name, text in (files or {}).items():
                     (directory / name).write_text(text)
                 # In a container every interface is its own; Docker publishes to the loopback interface only.

@@ -80,4 +80,4 @@ def dashboard(
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     from processor.dashboard.serving import run  # noqa: PLC0415 - NiceGUI takes more than a second to load
 
-    run(asked)
+    raise typer.Exit(run(asked))

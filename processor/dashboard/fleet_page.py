@@ -10,7 +10,6 @@ from typing import Any, Final
 from nicegui import ui
 from nicegui.element import Element
 
-from processor.clock import SystemClock
 from processor.dashboard import drawing, words
 from processor.dashboard.fleet import Processor
 from processor.dashboard.problems import Level, level, problems
@@ -33,7 +32,6 @@ class FleetTable(Element, component="static/fleet.js"):
 
 def build(desk: Desk, visitor: Visitor) -> None:
     """Build the page."""
-    clock = SystemClock()
     with frame(desk, visitor, ""):
         html("Processors", tag="h1")
         tiles = html(tag="div")
@@ -42,7 +40,7 @@ def build(desk: Desk, visitor: Visitor) -> None:
 
     def look() -> None:
         processors = list(desk.watcher.fleet.processors.values())
-        rows = [row(one, clock.monotonic(), now()) for one in processors]
+        rows = [row(one, desk.watcher.until, now()) for one in processors]
         rows.sort(key=lambda one: (one["rank"], one["id"]))
         table.show(rows)
         table.set_visibility(bool(rows))

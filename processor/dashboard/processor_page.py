@@ -9,7 +9,6 @@ from typing import Final
 
 from nicegui import ui
 
-from processor.clock import SystemClock
 from processor.dashboard import editor, overview, records
 from processor.dashboard.problems import level, problems
 from processor.dashboard.shell import EVERY, Desk, Visitor, button, frame, html, now, page_of
@@ -37,7 +36,6 @@ _COMMANDS: Final = {
 def build(desk: Desk, visitor: Visitor, root: str, tab: str) -> None:
     """Build the page with a tab open."""
     view = View(desk, visitor, root)
-    clock = SystemClock()
     looks: list[Look] = []
     with frame(desk, visitor, view.record.id, path=page_of(root)):
         with ui.element("div").classes("head"):
@@ -66,7 +64,7 @@ def build(desk: Desk, visitor: Visitor, root: str, tab: str) -> None:
 
     def look() -> None:
         view.draft.follow(view.record.filter, view.metrics.model)
-        found = problems(view.record, clock.monotonic(), now())
+        found = problems(view.record, desk.watcher.until, now())
         title.classes(replace=level(found).name.lower())
         listed = "".join(f'<li class="{one.level.name.lower()}">{escape(one.sentence)}</li>' for one in found)
         wrong.set_content(f'<ul class="problems">{listed}</ul>')

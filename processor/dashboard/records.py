@@ -56,10 +56,13 @@ def _sample(sample: Sample) -> str:
         f'<span class="{drawing.colour(at)}">{escape(name[:_LONGEST])}</span> '
         for at, (name, _) in enumerate(sample.channels)
     )
+    drawn = drawing.lines(sample.channels)
+    if sample.picture is not None:
+        drawn = f'<img src="{escape(sample.picture)}" alt="">'
     readings = "1 reading" if sample.size == 1 else f"{sample.size} readings"
-    said = f"{readings} of {', '.join(name for name, _ in sample.channels)}"
+    said = "an image" if sample.picture else f"{readings} of {', '.join(name for name, _ in sample.channels)}"
     return (
-        f'<li><div class="plot" role="img" aria-label="{escape(said)}">{drawing.lines(sample.channels)}</div>'
+        f'<li><div class="plot" role="img" aria-label="{escape(said)}">{drawn}</div>'
         f'<div class="channels" aria-hidden="true">{names}</div>'
         f"<p>{label}{sure}</p><p>{why}</p>"
         f'<p class="muted">{escape(words.when(sample.time, now()))} · {escape(sample.stream)}</p></li>'

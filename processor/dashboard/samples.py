@@ -11,8 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from processor.thumbnails import of_file
+
 _CHANNELS: Final = 6
 """Shown of a sample."""
+_PICTURE: Final = 96
+"""Pixels of an image's longer side."""
 _POINTS: Final = 120
 """Shown of a channel; of more, some."""
 _LONGEST_TEXT: Final = 512
@@ -37,6 +41,7 @@ class Sample:
         revision: of the filter.
         size: readings in it.
         channels: names and values, a few of each.
+        picture: a data URL of the reading, small, where it is an image.
     """
 
     id: str
@@ -52,6 +57,7 @@ class Sample:
     revision: int | None
     size: int
     channels: tuple[tuple[str, tuple[float, ...]], ...]
+    picture: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ def read_sample(payload: bytes) -> Sample | None:
     readings, selection, inference = (_part(data, key) for key in ("readings", "selection", "inference"))
     if not isinstance(event.get("id"), str) or not readings:
         return None
-    band = selection.get("band")
+    band, values = selection.get("band"), readings.get("values")
+    rows = values if isinstance(values, list) else []
     return Sample(
         id=_text(event.get("id")),
         time=_text(event.get("time")),
@@ -95,8 +102,9 @@ def read_sample(payload: bytes) -> Sample | None:
         band=(_number(band[0]), _number(band[1])) if isinstance(band, list) and len(band) == 2 else None,  # noqa: PLR2004
         context=isinstance(selection.get("context"), dict),
         revision=selection["filter_revision"] if isinstance(selection.get("filter_revision"), int) else None,
-        size=len(readings["values"]) if isinstance(readings.get("values"), list) else 0,
-        channels=_channels(readings),
+        size=len(rows),
+        channels=_channels(rows, readings.get("fields")),
+        picture=_picture(_part(readings, "image")),
     )
 
 
@@ -130,9 +138,15 @@ def shown_payload(letter: Letter) -> str:
     return text + cut
 
 
-def _channels(readings: Mapping[str, Any]) -> tuple[tuple[str, tuple[float, ...]], ...]:
-    rows, fields = readings.get("values"), readings.get("fields")
-    if not isinstance(rows, list) or not rows or not isinstance(fields, list):
+def _picture(image: Mapping[str, Any]) -> str | None:
+    try:
+        return of_file(base64.b64decode(_raw_text(image.get("base64"))), _PICTURE)
+    except ValueError:  # no Base64
+        return None
+
+
+def _channels(rows: Sequence[Any], fields: object) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    if not rows or not isinstance(fields, list):
         return ()
     step = max(1, math.ceil(len(rows) / _POINTS))
     picked = [row for row in rows[::step] if isinstance(row, list) and len(row) >= len(fields)]

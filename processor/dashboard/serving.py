@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import uvicorn
 from fastapi import FastAPI, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from nicegui import ui
+from nicegui import app, ui
 
 from processor.dashboard import fleet_page, processor_page
 from processor.dashboard.access import Access
@@ -27,13 +27,19 @@ _RECONNECT: Final = 15.0
 """Seconds that a page may be without its connection before it is built anew."""
 
 
-def run(options: Options) -> None:
-    """Serve until SIGTERM or Ctrl-C. Main thread only, because it takes the signals.
+def run(options: Options) -> int:
+    """Serve until SIGTERM or Ctrl-C; return the exit code. Main thread only, because it takes the signals.
 
     Raises:
         MladeError: nobody can listen there, or a TLS file cannot be used.
     """
-    watcher = Watcher(options.broker, options.prefixes, changes=not options.read_only)
+    failed = False
+
+    def fail() -> None:
+        nonlocal failed
+        failed = server.should_exit = True
+
+    watcher = Watcher(options.broker, options.prefixes, changes=not options.read_only, on_failure=fail)
     access = Access(password=options.password, read_only=options.read_only)
     desk = Desk(watcher, access, options.shown_broker)
     with _listen(options.host, options.port) as listening:
@@ -56,11 +62,13 @@ def run(options: Options) -> None:
             log.warning("%s", warning)
         scheme, host = "https" if options.cert else "http", f"[{options.host}]" if ":" in options.host else options.host
         log.info("The dashboard is on %s://%s:%d/; Ctrl-C ends it.", scheme, host, listening.getsockname()[1])
-        watcher.start()
-        try:
-            uvicorn.Server(config).run(sockets=[listening])
-        finally:
-            watcher.stop()
+        server = uvicorn.Server(config)
+        # Not before the server has started: NiceGUI then walks over every object there is, and a tuple that another
+        # thread is making at that moment cannot be finished (CPython's _PyTuple_Resize).
+        app.on_startup(watcher.start)
+        server.run(sockets=[listening])
+        watcher.stop()
+    return int(failed)
 
 
 def _nothing(_number: int, _frame: object) -> None:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 2000
 """Messages read at once."""
+_LARGEST: Final = 8 << 20
+"""Bytes of a sample that is looked at; it may hold an image."""
 _LONGEST_READ: Final = 0.5
 _PATIENCE: Final = 12.0
 """Seconds for an answer; a processor gives a flush ten."""
@@ -56,13 +58,21 @@ class Watcher:
         fleet: what is known.
     """
 
-    def __init__(self, broker: Mapping[str, Any], prefixes: Sequence[str], *, changes: bool) -> None:
+    def __init__(
+        self,
+        broker: Mapping[str, Any],
+        prefixes: Sequence[str],
+        *,
+        changes: bool,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
         """Prepare; nothing is sent before `start`.
 
         Args:
             broker: how to reach it, as `Connection` takes it.
             prefixes: what processors' topics start with.
             changes: whether anything may be asked of processors; else nothing is ever published.
+            on_failure: called by the thread when it ends by a defect.
 
         Raises:
             ConfigurationError: a TLS file cannot be used.
@@ -70,6 +80,8 @@ class Watcher:
         self._clock = SystemClock()
         self.fleet = Fleet(prefixes, self._clock.monotonic)
         self._changes = changes
+        self._on_failure = on_failure
+        self._until = self._clock.monotonic()
         wanted = [*TOPICS, *STREAMS, *([("command/response", 0)] if changes else [])]
         self._connection = Connection(
             client_id=f"mlade-dashboard-{secrets.token_hex(4)}",
@@ -77,6 +89,7 @@ class Watcher:
             subscriptions=[
                 Subscription(f"{prefix}/+/{topic}", qos, control=True) for prefix in prefixes for topic, qos in wanted
             ],
+            max_payload=_LARGEST,
             clock=self._clock,
             on_state=lambda sentence: log.info("%s", sentence),
             **broker,
@@ -102,6 +115,11 @@ class Watcher:
         """Whether the broker is connected."""
         return self._connection.online and self._failure is None
 
+    @property
+    def until(self) -> float:
+        """Until when we have listened, on the monotonic clock: now, or when the connection was lost."""
+        return self._clock.monotonic() if self.online else self._until
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
@@ -109,8 +127,9 @@ class Watcher:
     def stop(self) -> None:
         """Disconnect and end the thread."""
         self._stopping = True
-        self._connection.wake()
-        self._thread.join(5.0)
+        if self._thread.is_alive():
+            self._connection.wake()
+            self._thread.join(5.0)
 
     def set_filter(self, root: str, payload: bytes, user: str | None) -> Future[FilterState]:
         """Publish a filter, retained; the future has the processor's answer to it, or `Unanswered`.
@@ -154,6 +173,7 @@ class Watcher:
         try:
             while not self._stopping:
                 messages = self._connection.read(_AT_ONCE, _LONGEST_READ)
+                self._until = self.until
                 self._connection.acknowledge(messages)
                 self.fleet.take(messages)
                 for message in messages:
@@ -164,6 +184,11 @@ class Watcher:
         except BrokerError as error:
             self._failure = str(error)
             log.error("%s", error)  # noqa: TRY400 - it is the broker's doing
+        except Exception:
+            log.exception("Watching the broker ended with an error that it should not have; please report it.")
+            self._failure = "The dashboard does not watch the broker any more; start it again."
+            if self._on_failure is not None:
+                self._on_failure()
         finally:
             self._connection.close()
 
@@ -189,8 +214,12 @@ class Watcher:
         for key in [key for key, asked in self._waiting.items() if now >= asked.until]:
             asked = self._waiting.pop(key)
             known = self.fleet.processors.get(asked.who)
-            state = "is offline" if known is not None and known.online is False else "did not answer"
-            what = f"{asked.who} {state}; a filter waits on the broker until it comes, a command does not."
+            if known is not None and known.online is False:
+                what = f"{asked.who} is offline. A filter waits for it on the broker, a command does not."
+            else:
+                what = (
+                    f"{asked.who} did not answer: it is busy, or the broker does not let this page's user write there."
+                )
             if not asked.future.done():
                 asked.future.set_exception(Unanswered(what))
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from processor.decoders.binary import BinaryDecoder
 from processor.decoders.cbor import CBOR
+from processor.decoders.codec import Codec
 from processor.decoders.csv import CsvDecoder
 from processor.decoders.join import JoinDecoder
 from processor.decoders.json import JSON
@@ -15,7 +16,8 @@ from processor.decoders.msgpack import MSGPACK
 from processor.decoders.number import NUMBER, NumberDecoder
 from processor.decoders.opcua import OpcuaDecoder
 from processor.decoders.series import SeriesDecoder
-from processor.decoders.tree import Codec, TreeDecoder
+from processor.decoders.sparkplug import SparkplugDecoder
+from processor.decoders.tree import TreeDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
 
@@ -30,6 +32,12 @@ def _number(source: Source) -> Decoder:
     return NumberDecoder(source) if source.join is None else JoinDecoder(NUMBER, source, source.join)
 
 
+def _image(source: Source) -> Decoder:
+    from processor.decoders.image import ImageDecoder  # noqa: PLC0415 - Pillow takes 5 MB, and a while to load
+
+    return ImageDecoder(source)
+
+
 FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "cbor": partial(_tree, CBOR),
     "json": partial(_tree, JSON),
@@ -38,6 +46,8 @@ FORMATS: Final[Mapping[str, Callable[[Source], Decoder]]] = {
     "csv": CsvDecoder,
     "binary": BinaryDecoder,
     "opcua": OpcuaDecoder,
+    "sparkplug": SparkplugDecoder,
+    "image": _image,
 }
 
 

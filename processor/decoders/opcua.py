@@ -13,7 +13,7 @@ from processor.decoders.json import JSON
 from processor.decoders.opcua_messages import DataSet, data_sets, joined_samples
 from processor.decoders.opcua_values import value_and_time
 from processor.decoders.times import TimeUnit, column_to_nanoseconds, to_nanoseconds
-from processor.decoders.values import ABSENT, checked_key, key_field, numbers
+from processor.decoders.values import ABSENT, checked_key, is_missing, key_field, number, numbers
 from processor.source_sections import Source
 from processor.types import Decoded, Failure, Flags, Floats, Ints, Times
 
@@ -22,6 +22,7 @@ _NODES: Final = 10_000
 _LONGEST_NODE: Final = 1024
 """Characters of one that is remembered; most have 50, some 4,000."""
 _NUMBERS: Final = frozenset((float, int, bool))
+"""What becomes a number without another look."""
 
 
 @dataclass(slots=True)
@@ -61,8 +62,8 @@ class _Batch:
 class _Reader(Protocol):
     """Finds the readings in a payload."""
 
-    one: str
-    """What a reading is called in sentences."""
+    many: str
+    """What readings are called in sentences."""
 
     def take(self, payload: object, index: int, batch: _Batch) -> None:
         """Add what is in a decoded payload to `batch`; `index` is its position."""
@@ -108,15 +109,15 @@ class OpcuaDecoder:
         left_out = offered - np.bincount(decoded.origin, minlength=len(payloads))
         for position, (index, reason, detail) in enumerate(failures):
             if left_out[index] > 1:
-                more = f"; {left_out[index]} of the payload's {offered[index]} {self._reader.one} cannot be used"
-                failures[position] = Failure(index, reason, detail + more)
+                how_many = f"{left_out[index]} of the payload's {offered[index]} {self._reader.many} cannot be used"
+                failures[position] = Failure(index, reason, f"{detail}; {how_many}")
         return decoded
 
 
 class _Nodes:
     """Each value is a reading of its node."""
 
-    one = "values"
+    many = "values"
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = [_pattern(text) for text in patterns]
@@ -145,7 +146,7 @@ class _Nodes:
                     if not (self._is_read(node) if is_read is None else is_read):
                         continue
                     value, time = value_and_time(entry, status)
-                    number = _number(value)
+                    value = _number(value)
                 except Unusable as unusable:
                     batch.refuse(index, unusable, node)
                     continue
@@ -153,7 +154,7 @@ class _Nodes:
                     batch.refuse(index, Unusable("time", "it has a value, but no SourceTimestamp"), node)
                     continue
                 keys.append(node)
-                values.append(number)
+                values.append(value)
                 times.append(message_time if time is ABSENT else time)
         new = range(before, len(keys))
         batch.origin += [index] * len(new)
@@ -179,7 +180,7 @@ class _Nodes:
 class _Joined:
     """Each DataSet message is a reading of the fields."""
 
-    one = "DataSet messages"
+    many = "DataSet messages"
 
     def __init__(self, source: Source) -> None:
         self._fields = source.fields
@@ -204,7 +205,7 @@ class _Joined:
             for node in self._fields:
                 entry = found.entries.get(node, ABSENT)
                 value, time = (ABSENT, ABSENT) if entry is ABSENT else value_and_time(entry, found.status)
-                missing = value is ABSENT or value is None
+                missing = is_missing(value)
                 values.append(self._stand_in if missing and self._stand_in is not None else _number(value))
                 absent.append(missing)
                 if time is not ABSENT and time is not None:
@@ -265,7 +266,7 @@ def _floats(values: list[float]) -> Floats:
 
 
 def _number(value: Any) -> float:  # noqa: ANN401 - as it stands in a payload
-    return value if type(value) in _NUMBERS else numbers([value], lambda _: "its value")[0]
+    return value if type(value) in _NUMBERS else number(value, "its value")
 
 
 def _pattern(text: str) -> Callable[[str], bool]:

@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from processor.discover.drafts import last_name
+from processor.discover.drafts import COLORS, last_name
 from processor.discover.proposals import Proposal, with_fields
 from processor.discover.wishes import Wanted, Wish
 
-_COLORS: Final[Mapping[int, tuple[str, tuple[str, ...]]]] = {
-    1: ("grey", ("grey",)),
-    3: ("rgb", ("red", "green", "blue")),
-}
-"""What `image.color` is for so many channels, and what they are called."""
+_COLORS: Final[Mapping[int, str]] = {1: "grey", 3: "rgb"}
+"""What `image.color` is for so many channels."""
 
 
 class Choice(NamedTuple):
@@ -45,7 +42,7 @@ def choose(proposals: Sequence[Proposal], wanted: Wanted | None, alternatives: S
     complaint = ""
     if wanted is not None and wish is not None and not fitting:
         complaint = _complaint(usable, wanted, wish)
-        usable = _nearest(usable, wish)
+        usable = _with_enough(usable, wish)
     active = _best(fitting or usable)
     chosen = {id(one.family) for one in active}
     joined = {id(part) for one in active for part in one.parts}
@@ -123,17 +120,15 @@ def _as_wished(one: Proposal, wish: Wish) -> Proposal:
     """Return a proposal for images with the size and the colours that a model takes; any other as it is."""
     if not wish.image or one.source is None:
         return one
-    color, channels = _COLORS[wish.channels or 3]
+    color = _COLORS[wish.channels or len(one.channels)]
     image = {**one.source["image"], "color": color}
     image |= {"height": wish.height or image["height"], "width": wish.width or image["width"]}
-    return replace(one, source={**one.source, "image": image}, channels=channels)
+    return replace(one, source={**one.source, "image": image}, channels=COLORS[color])
 
 
-def _nearest(usable: Sequence[Proposal], wish: Wish) -> list[Proposal]:
-    """Return the usable ones whose number of fields is nearest to what the model takes."""
-    wanted = wish.channels or 0
-    nearest = min((abs(len(one.channels) - wanted) for one in usable), default=0)
-    return [one for one in usable if abs(len(one.channels) - wanted) == nearest]
+def _with_enough(usable: Sequence[Proposal], wish: Wish) -> list[Proposal]:
+    """Return those of which some fields may be what the model takes; all, where there are none."""
+    return [one for one in usable if not one.guess and len(one.channels) > (wish.channels or 0)] or list(usable)
 
 
 def _complaint(usable: Sequence[Proposal], wanted: Wanted, wish: Wish) -> str:

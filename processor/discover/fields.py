@@ -32,13 +32,16 @@ _COUNTER_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_NAME: Final = re.compile(
-    r".*(version|firmware|fw|schema|rssi|snr|battery|latitude|longitude|lat|lon|quality|device_?id|sensor_?id|_id|id)",
+    r".*(version|firmware|fw|schema|rssi|snr|link_?quality|lqi|battery|latitude|longitude|lat|lon|quality|device_?id|sensor_?id|_id|id)",
     re.IGNORECASE,
 )
 _IDENTIFIER: Final = re.compile(r"(?=.*[0-9])[\w.:-]{1,64}")
 _FEW: Final = 3
 """Messages of one topic before a field that never came is taken for one that it does not have."""
 _RARE: Final = 0.2
+"""The share of readings that a field is in, below which it is left out."""
+_STEADY: Final = 0.9
+"""The share of steps that are the same where a field counts."""
 
 
 class Seen(NamedTuple):
@@ -208,7 +211,7 @@ def _counts(column: _Column) -> bool:
     if not steps or steps.total() < 2 * _FEW:
         return False
     (step, times), *_ = steps.most_common(1)
-    return step > 0 and times >= _RARE * 4 * steps.total()
+    return step > 0 and times >= _STEADY * steps.total()
 
 
 def _is_near(column: _Column) -> bool:
@@ -264,6 +267,8 @@ def _key_of(columns: Iterable[_Column], readings: int, time: TimeField | None) -
 def _names_devices(column: _Column) -> bool:
     """Whether a field's values, and its name, are such as tell devices apart."""
     name = column.last_name
+    if "{" in column.name or "}" in column.name:
+        return False  # a stream cannot name it
     if all(isinstance(value, int) and not isinstance(value, bool) for value in column.values):
         return _NUMBERED_NAME.fullmatch(name) is not None
     texts = [value for value in column.values if isinstance(value, str)]

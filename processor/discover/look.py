@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Final, NamedTuple
 
@@ -9,6 +10,8 @@ MOST_RECORDS: Final = 64
 """Readings of one payload that are looked at."""
 MOST_FIELDS: Final = 256
 """Fields of one reading that are looked at."""
+
+_UNWRITABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 Record = dict[str, object]
 """A reading's values by field, written as in a source's `fields`."""
@@ -29,6 +32,11 @@ class Look(NamedTuple):
     """What payloads of one source have in common beside that."""
     problem: str = ""
     """Why no format reads it, as a clause."""
+
+
+def can_be_written(name: str) -> bool:
+    """Whether a configuration may hold a field's name: NUL and half a character it may not."""
+    return _UNWRITABLE.search(name) is None
 
 
 def unknown(kind: str, problem: str) -> Look:

@@ -8,7 +8,7 @@ from processor.decoders.checks import Unusable
 from processor.decoders.opcua_messages import DataSet, data_sets, joined_samples
 from processor.decoders.opcua_values import value_and_time
 from processor.decoders.values import ABSENT
-from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, Record
+from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, Record, can_be_written
 
 _TYPES: Final = ("ua-data", "ua-keyframe", "ua-deltaframe")
 
@@ -45,6 +45,8 @@ def _is_message(item: dict[str, object]) -> bool:
 def _values(found: DataSet) -> Record:
     values: Record = {}
     for node, entry in list(found.entries.items())[:MOST_FIELDS]:
+        if not can_be_written(node):
+            continue
         try:
             value, _ = value_and_time(entry, found.status)
         except Unusable:

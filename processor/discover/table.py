@@ -57,6 +57,8 @@ def _cells(one: Proposal) -> tuple[str, ...]:
 def _time(one: Proposal) -> str:
     if one.source is None:
         return "-"
+    if one.source["format"] in ("opcua", "sparkplug"):
+        return "its own"
     name = one.source.get("time", one.source.get("base", {}).get("time"))
     return "arrival" if name is None else f"{printable(name)} ({one.source['time_unit']})"
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Sequence
 from typing import Final
 
-from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, unknown
+from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, Record, unknown
 from processor.discover.moments import is_moment
 from processor.discover.trees import name
 
 _NUMBER: Final = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
-_DELIMITERS: Final = (";", ",", "\t", "|", " ")
-"""In the order in which they are tried: a line that holds semicolons and commas has the commas in its numbers."""
+_DELIMITERS: Final = (";", "\t", "|", ",", " ")
+"""The first that is in all lines, equally often, counts: a line with semicolons and commas has these in its numbers."""
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
+_NO_NUMBERS: Final = "text that is neither JSON nor numbers"
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 
 
@@ -30,35 +34,41 @@ def look_at(payload: bytes) -> Look | None:
         return None
     if is_number_text(text):
         return Look("number", "number", [{"value": text.strip()}], 1)
-    lines = [line for line in text.splitlines() if line.strip()]
+    rows = _rows([line for line in text.splitlines() if line.strip()])
+    return _of_rows(*rows) if rows else unknown("text", _NO_NUMBERS)
+
+
+def _rows(lines: Sequence[str]) -> tuple[str, list[list[str]], int] | None:
+    """Return the delimiter that is in all lines, equally often, their cells, and how many lines there are."""
     for delimiter in _DELIMITERS:
-        if found := _of_lines(lines, delimiter):
-            return found
-    return unknown("text", "text that is neither JSON nor numbers")
+        try:
+            rows = list(csv.reader(lines[: MOST_RECORDS + 1], delimiter=delimiter, skipinitialspace=True))
+        except csv.Error:  # a cell that is too long
+            return None
+        width = len(rows[0]) if rows else 0
+        if width > 1 and all(len(row) == width for row in rows):
+            return (delimiter, rows, len(lines)) if width <= MOST_FIELDS else None
+    return None
 
 
-def _of_lines(lines: list[str], delimiter: str) -> Look | None:
-    """Return the readings in lines with that delimiter; None where they are not."""
-    rows = [line.strip("\r\n").split(delimiter) for line in lines[: MOST_RECORDS + 1]]
-    width = len(rows[0]) if rows else 0
-    if not 1 < width <= MOST_FIELDS or any(len(row) != width for row in rows):
-        return None
-    cells = [[cell.strip().strip('"') for cell in row] for row in rows]
-    header = len(cells) > 1 and not any(_is_value(cell) for cell in cells[0]) and len(set(cells[0])) == width
-    names = tuple(cells[0]) if header and all(cells[0]) else tuple(name(n) for n in range(width))
+def _of_rows(delimiter: str, rows: Sequence[Sequence[str]], count: int) -> Look:
+    """Return the readings in lines."""
+    cells = [[cell.strip() for cell in row] for row in rows]
+    width = len(cells[0])
+    header = len(cells) > 1 and not any(map(_is_value, cells[0])) and len(set(cells[0])) == width and all(cells[0])
+    names = tuple(cells[0]) if header else tuple(name(n) for n in range(width))
     body = cells[1:] if header else cells
-    # Most of a reading is numbers; else a sentence, of which spaces and commas make columns, would be one.
     valued = sum(_is_value(cell) for row in body for cell in row)
-    if not any(is_number_text(cell) for cell in body[0]) or valued * 2 < len(body) * width:
-        return None
-    records = [dict(zip(names, map(_cell, row), strict=True)) for row in body[:MOST_RECORDS]]
-    count = len(lines) - header
-    return Look("csv", "lines", [*records], count, (delimiter, header, names))
+    # Most of a reading is numbers; else a sentence, of which spaces and commas make columns, would be one.
+    if not any(map(is_number_text, body[0])) or valued * 2 < len(body) * width:
+        commas = any(_DECIMAL_COMMA.fullmatch(cell) for cell in body[0])
+        problem = "its numbers have a decimal comma, and mlade reads a point" if commas else _NO_NUMBERS
+        return unknown("text", problem)
+    records: list[Record] = [
+        {field: cell or None for field, cell in zip(names, row, strict=True)} for row in body[:MOST_RECORDS]
+    ]
+    return Look("csv", "lines", records, count - header, (delimiter, header, names))
 
 
 def _is_value(cell: str) -> bool:
     return is_number_text(cell) or is_moment(cell)
-
-
-def _cell(cell: str) -> object:
-    return cell or None

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from processor.decoders.times import Instant
+from processor.decoders.times import TIMESTAMPS
 from processor.decoders.values import look_up
-from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, Record, unknown
+from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, Record, can_be_written, unknown
 from processor.discover.moments import is_moment
 
 _DEEPEST: Final = 8
 _LONGEST_AXES: Final = 16
 """Numbers in an array that are fields of one reading rather than a field of so many readings."""
-_SCALAR: Final = (int, float, str, bool, type(None), Instant)
+_SCALAR: Final = (int, float, str, type(None), *TIMESTAMPS)
 
 
 def look_at(tree: object, format_: str) -> Look:
@@ -68,7 +68,8 @@ def _leaves(tree: object, steps: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
     """Yield with the way to it what is no object and no short array: scalars, longer arrays, and what is deepest."""
     if isinstance(tree, dict) and tree and len(steps) < _DEEPEST:
         for key, value in tree.items():
-            yield from _leaves(value, (*steps, str(key)))
+            if can_be_written(str(key)):
+                yield from _leaves(value, (*steps, str(key)))
     elif isinstance(tree, list) and 0 < len(tree) <= _LONGEST_AXES and len(steps) < _DEEPEST:
         for position, value in enumerate(tree):
             yield from _leaves(value, (*steps, str(position)))
@@ -96,7 +97,8 @@ def _arrays(tree: object, steps: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
         yield steps, tree
     elif isinstance(tree, dict) and len(steps) < _DEEPEST:
         for key, value in tree.items():
-            yield from _arrays(value, (*steps, str(key)))
+            if can_be_written(str(key)):
+                yield from _arrays(value, (*steps, str(key)))
 
 
 def _is_table(values: list[Any]) -> bool:
@@ -114,12 +116,16 @@ def _of_base(
     rows = arrays[steps]
     width = len(rows[0])
     called = next(
-        (tuple(names) for names in arrays.values() if len(names) == width and all(isinstance(n, str) for n in names)),
+        (tuple(names) for names in arrays.values() if len(names) == width and all(map(_is_name, names))),
         tuple(name(n) for n in range(width)),
     )
     scalars: Record = {key: value for key, value in _outside(tree, tuple(arrays)) if isinstance(value, _SCALAR)}
     values = field_name(steps)
     return Look(format_, "base", [scalars], len(rows), (values, called if len(set(called)) == width else ()))
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != "" and can_be_written(value)
 
 
 def _of_series(tree: dict[str, Any], format_: str, steps: tuple[str, ...]) -> Look | None:

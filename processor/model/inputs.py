@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from processor.errors import ModelMisfit, Problem
 from processor.sections import Layout
-from processor.types import Floats
+from processor.types import Array, Floats
 
-Array = NDArray[Any]
 Dimension = int | str | None
 """A number where it is fixed; a name or None where it is free."""
 
 _AXES: Final = {"N": "batch", "C": "channels", "T": "time", "H": "height", "W": "width"}
+_IMAGE_AXES: Final = 3
 _LAYOUTS: Final[tuple[Layout, ...]] = ("NC", "NT", "NCT", "NTC", "NCHW", "NHWC")
 NUMBER_TYPES: Final[Mapping[str, DTypeLike]] = {
     "tensor(float)": np.float32,
@@ -65,7 +65,8 @@ class Feed:
     def __str__(self) -> str:
         """Return `3 channels (ax, ay, az) in windows of 50 readings`."""
         if self.image is not None:
-            return f"images of {self.channels} channels, {self.image[0]} high and {self.image[1]} wide"
+            colours = "grey images" if self.channels == 1 else f"images of {self.channels} colours"
+            return f"{colours}, {self.image[0]} high and {self.image[1]} wide"
         names = f" ({', '.join(self.fields)})" if self.fields else ""
         channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
         readings = "1 reading" if self.window_size == 1 else f"{self.window_size} readings"
@@ -86,9 +87,9 @@ class ModelInput:
         layout: order of its axes.
         dtype: its numbers.
         rows: its first dimension where that is fixed, else None.
-        shape: a window's shape as `arrange` gets it: (size, C), or (1, C, H, W) or (1, H, W, C) for images.
-        mean: subtracted from the values; broadcasts against `shape`. None: nothing is.
-        std: then divided by.
+        shape: a window's shape as `arrange` gets it: (size, C), or (H, W, C) for images.
+        mean: (C,) or (1,), subtracted from the values. None: nothing is.
+        std: (C,) or (1,), then divided by.
     """
 
     tensor: Tensor
@@ -108,16 +109,19 @@ class ModelInput:
         """How many numbers a window has."""
         return math.prod(self.shape)
 
-    def arrange(self, values: Floats) -> Array:
+    def arrange(self, values: Array) -> Array:
         """Return (W, *shape) values normalised, laid out as the model wants them, contiguous and of its dtype.
 
         For a model of whole numbers values are rounded to the nearest (a half to the even one) and held within the
         type's range. For float32 and float16 what is too large becomes infinite. For booleans 0 is false.
         """
+        if self.mean is not None or self.std is not None:
+            # Bytes need no more than single precision, and half the room.
+            values = values.astype(np.float32 if values.dtype == np.uint8 and self.dtype != np.float64 else np.float64)
         if self.mean is not None:
-            values = values - self.mean
+            values -= self.mean
         if self.std is not None:
-            values = values / self.std
+            values /= self.std
         match self.layout:
             case "NC":
                 values = values[:, -1]
@@ -125,11 +129,11 @@ class ModelInput:
                 values = values[:, :, 0]
             case "NCT":
                 values = values.swapaxes(1, 2)
-            case "NCHW" | "NHWC":
-                values = values[:, -1] if values.ndim == len(self.shape) + 1 else values
-            case "NTC":
+            case "NCHW":
+                values = np.moveaxis(values, -1, 1)
+            case "NTC" | "NHWC":
                 pass
-        if self.dtype.kind in "iu":
+        if self.dtype.kind in "iu" and values.dtype.kind == "f":
             limits = np.iinfo(self.dtype)
             # The largest int64 is no float64; the next lower one is the last that converts.
             highest = float(limits.max) if int(float(limits.max)) <= limits.max else np.nextafter(float(limits.max), 0)
@@ -137,14 +141,20 @@ class ModelInput:
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(values, self.dtype)
 
-    def trial_windows(self, count: int) -> Floats:
+    def trial_windows(self, count: int) -> Array:
         """Return (count, *shape) windows of many scales, the same each time; the first is all zeros.
 
-        After normalisation they are normal numbers times 0.01 to 10,000, small and large side by side.
+        After normalisation they are normal numbers times 0.01 to 10,000, small and large side by side. Images are
+        noise, each within its own range of brightness.
         """
+        random = np.random.default_rng(0)
+        if len(self.shape) == _IMAGE_AXES:
+            darkest, brightest = np.resize([0, 0, 100, 200, 0, 60], count), np.resize([1, 256, 140, 256, 30, 61], count)
+            ranges = zip(darkest.tolist(), brightest.tolist(), strict=True)
+            return np.stack([random.integers(low, high, self.shape, np.uint8) for low, high in ranges])
         scales = np.resize([1, 0.1, 100, 1, 0.5, 10, 1, 3, 0.01, 2, 1000, 0.3, 30, 1, 10000, 5], count)
         scales[0] = 0
-        values = np.random.default_rng(0).normal(size=(count, *self.shape))
+        values = random.normal(size=(count, *self.shape))
         values *= scales.reshape(-1, *(1 for _ in self.shape))
         if self.std is not None:
             values *= self.std
@@ -194,8 +204,6 @@ def fit_input(
         if numbers is not None and len(numbers) not in (1, feed.channels):
             found = f"{len(numbers)} numbers for {feed.channels} channels"
             problems.append(Problem(f"model.input.{key}", f"{found}; expected one, or one a channel"))
-        elif numbers is not None and by_rank == "NCHW":
-            numbers = numbers.reshape(-1, 1, 1)
         moments.append(numbers)
     if problems or by_rank is None:
         raise ModelMisfit(problems)
@@ -205,7 +213,7 @@ def fit_input(
         by_rank,
         np.dtype(NUMBER_TYPES[tensor.type]),
         first if isinstance(first, int) and first > 0 else None,
-        (feed.window_size, feed.channels) if feed.image is None else (1, *(feed.sizes()[axis] for axis in by_rank[1:])),
+        (feed.window_size, feed.channels) if feed.image is None else (*feed.image, feed.channels),
         *moments,
     )
 
@@ -280,8 +288,10 @@ def _misfits(file: str, tensor: Tensor, feed: Feed, layout: Layout) -> Iterator[
     ]
     hint = f", or set model.input.layout to {turned[0]}" if turned else ""
     for axis, size in wrong:
+        colour = {1: "set image.color to grey", 3: "set image.color to rgb"}.get(size, "images have 1 colour or 3")
+        fields = f"give {size} {'field' if size == 1 else 'fields'}"
         path, advice = {
-            "C": ("sources[0].fields", f"give {size} {'field' if size == 1 else 'fields'}"),
+            "C": ("sources[0].fields", fields) if feed.image is None else ("sources[0].image.color", colour),
             "T": ("model.window.size", f"set model.window.size to {size}"),
             "H": ("sources[0].image.height", f"set the image's height to {size}"),
             "W": ("sources[0].image.width", f"set the image's width to {size}"),

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 
 from processor.errors import ModelError
-from processor.types import Floats, Ints
+from processor.types import Array, Floats, Ints
 
-Call = Callable[[Floats], Floats]
+Call = Callable[[Array], Floats]
 """Runs the model once on (W, …) windows and gives (W, K) numbers; raises ModelError."""
 
 LONGEST_CALL: Final = 0.25
@@ -48,7 +48,7 @@ class Execution:
     least: int
     seconds_per_window: float
 
-    def run(self, call: Call, values: Floats) -> Floats:
+    def run(self, call: Call, values: Array) -> Floats:
         """Return (W, K) answers for W >= 1 windows."""
         count = len(values)
         if self.least <= count <= self.most:
@@ -73,7 +73,7 @@ class Trials:
     answers: Floats
 
 
-def find_execution(call: Call, windows: Floats, *, rows: int | None, most: int) -> Trials:
+def find_execution(call: Call, windows: Array, *, rows: int | None, most: int) -> Trials:
     """Try how the model is to be run.
 
     The way is found with 16 rows and fewer and does not depend on `most`, nor on how busy the machine is (but that a
@@ -129,7 +129,7 @@ class _Probe:
         refusal: the last error of a call that mixed windows, each of which the model had accepted alone.
     """
 
-    def __init__(self, call: Call, windows: Floats, rows: int) -> None:
+    def __init__(self, call: Call, windows: Array, rows: int) -> None:
         """Run every window alone, as `rows` copies; keep the time of the fastest and the windows that did not raise."""
         self._call = call
         accepted, answers, times = [], [], []
@@ -234,7 +234,7 @@ def _largest_call(probe: _Probe, tried: Sequence[int], least: int, most: int) ->
     return largest, cost
 
 
-def _filled(values: Floats, rows: int) -> Floats:
+def _filled(values: Array, rows: int) -> Array:
     """Return `values` with copies of its last window up to `rows` of them."""
     missing = rows - len(values)
     return values if missing <= 0 else np.concatenate((values, np.repeat(values[-1:], missing, axis=0)))

@@ -28,7 +28,7 @@ from processor.model.outputs import (
     read_columns,
 )
 from processor.sections import Layout
-from processor.types import Floats, OutputKind, Predictions
+from processor.types import Array, Floats, OutputKind, Predictions
 
 __all__ = ["ModelMisfit", "OnnxModel", "fit_problems", "load_model"]
 
@@ -54,7 +54,7 @@ class _Runner:
         self._input = model_input
         self._outputs = [output.name]
 
-    def __call__(self, values: Floats) -> Floats:
+    def __call__(self, values: Array) -> Floats:
         """Return (W, K) numbers for W windows; raises ModelError."""
         arranged = self._input.arrange(values)
         try:
@@ -115,11 +115,11 @@ class OnnxModel:
         """What a window took at load, in a call as large as they get."""
         return self.execution.seconds_per_window
 
-    def infer(self, values: Floats) -> Predictions:
+    def infer(self, values: Array) -> Predictions:
         """Judge W windows.
 
         Args:
-            values: (W, size, C) raw channel values; (W, 1, …) or (W, …) images in the order of the layout.
+            values: (W, size, C) raw channel values; of images (W, height, width, C) bytes.
 
         A row's answer does not depend on the other rows or on W. A row for which the model gives a number that is not
         finite is NaN. Raises ModelError when the model raises: then no row has an answer, and a caller that wants the

@@ -86,8 +86,9 @@ class Connection:
         max_payload: int = 1 << 20,
         keepalive: int = 30,
         will_topic: str | None = None,
-        will_payload: bytes = b"",
+        will_payload: bytes | Callable[[], bytes] = b"",
         subscriptions: Sequence[Subscription] | Callable[[], Sequence[Subscription]] = (),
+        reconnects: bool = True,
         clock: Clock | None = None,
         on_accepted: Callable[[bool], None] | None = None,
         on_connected: Callable[[bool], None] | None = None,
@@ -108,9 +109,11 @@ class Connection:
             max_payload: bytes.
             keepalive: seconds.
             will_topic: where the broker publishes `will_payload`, retained, when this process vanishes.
-            will_payload: see there.
+            will_payload: see there; where each attempt to connect has another, what returns it, called by its thread.
             subscriptions: made at each connect, in this order; where that changes, what returns them, called after
                 `on_accepted`.
+            reconnects: whether a connection that was accepted is made again when it is lost. paho then sends again what
+                the broker had not acknowledged.
             clock: a running one.
             on_accepted: called within `read`, when the broker has accepted us, with whether it had kept the session; in
                 a new one nothing comes before this returns, because it has not been sent the subscriptions.
@@ -139,7 +142,7 @@ class Connection:
             receive_maximum=receive_maximum,
             max_payload=max_payload,
             keepalive=keepalive,
-            will=None if will_topic is None else (will_topic, will_payload),
+            will=None if will_topic is None or callable(will_payload) else (will_topic, will_payload),
             in_flight=_IN_FLIGHT,
             clock=self._clock,
         )
@@ -156,6 +159,9 @@ class Connection:
         )
         self._address = f"{urlsplit(url).scheme}://{self._client.host}:{self._client.port}"
         self._client_id = client_id
+        self._reconnects = reconnects
+        self._will_topic = will_topic
+        self._will_payload = will_payload
         self._on_accepted = on_accepted
         self._on_connected = on_connected
         self._on_state = on_state
@@ -196,7 +202,7 @@ class Connection:
 
     @property
     def subscribed(self) -> bool:
-        """Whether the broker has accepted us and answered every SUBSCRIBE."""
+        """Whether the broker has accepted us and answered every SUBSCRIBE. Any thread."""
         return self.online and self._subscriptions.answered
 
     @property
@@ -381,7 +387,9 @@ class Connection:
     def _connect(self, timeout: float) -> bool:
         """Get nearer to a connection, for at most `timeout` seconds. Returns whether `wake` was called."""
         due = self._attempts.seconds_until_due()
-        if not self._attempts.running and not due:
+        if self.connects and not self._reconnects:
+            due = timeout
+        elif not self._attempts.running and not due:
             self._attempts.start()
         _, woken = self._wait(timeout if self._attempts.running else min(timeout, due))
         if self._attempts.finished:
@@ -390,6 +398,8 @@ class Connection:
 
     def _make_connection(self) -> None:
         """Connect and send CONNECT; called by an attempt's thread."""
+        if self._will_topic is not None and callable(self._will_payload):
+            self._client.will_set(self._will_topic, self._will_payload(), qos=1, retain=True)
         self._client.reconnect()
         if self._closed:
             self._client.disconnect()

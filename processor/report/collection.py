@@ -12,7 +12,7 @@ from processor.computation import Outcome
 from processor.replay import Replay, Side
 from processor.report.timeline import Timeline
 from processor.thinning import Thinned
-from processor.types import Flags, Floats, Ints, OutputKind, Predictions, Reason, StreamName, Times
+from processor.types import Flags, Floats, Ints, OutputKind, Pixels, Predictions, Reason, StreamName, Times
 
 _SCORES: Final = 100_000
 """Windows whose scores are kept for the histograms; of more, every second, every fourth and so on."""
@@ -24,6 +24,8 @@ _POINTS: Final = 200
 """Readings of a sample that are drawn."""
 _CHANNELS: Final = 12
 """Channels of a sample that are drawn."""
+_PICTURE: Final = 200
+"""Pixels of a side of an image that is drawn, at most."""
 _BLOCK: Final = 4096
 """Bytes in which IoT Hub meters a message."""
 
@@ -40,6 +42,8 @@ class Shown(NamedTuple):
     rule: str
     times: Times
     values: Floats
+    picture: str = ""
+    """Of an image: a small copy of what the model saw, as a data URL."""
 
 
 class Measured(NamedTuple):
@@ -139,8 +143,7 @@ class Half:
 
     def _shown(self, outcome: Outcome, row: int, certainty: float, labels: Ints) -> Shown:
         windows = outcome.windows
-        values = windows.values[row]
-        values = values.reshape(len(values), -1)[:, :_CHANNELS]
+        values = windows.values[row][:, :_CHANNELS]
         step = -(-len(values) // _POINTS)
         return Shown(
             certainty,
@@ -149,6 +152,7 @@ class Half:
             self.side.document.rules[int(outcome.judgement.verdicts.rule[row])].name,
             windows.times[row][::step].copy(),
             values[::step].copy(),
+            "" if windows.images is None else _picture(windows.images.pixels[row]),
         )
 
 
@@ -178,6 +182,12 @@ class Collection:
         """Take what came of a piece of the recording, one outcome a filter."""
         for half, outcome in zip(self.halves, outcomes, strict=True):
             half.add(outcome)
+
+
+def _picture(pixels: Pixels) -> str:
+    from processor.thumbnails import of_pixels  # noqa: PLC0415 - Pillow takes 5 MB, and a while to load
+
+    return of_pixels(pixels, _PICTURE)
 
 
 def _stream(name: StreamName) -> str:

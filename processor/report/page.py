@@ -19,7 +19,7 @@ from processor.printing import as_yaml, size
 from processor.replay import Replay
 from processor.replay_printing import length, rounded
 from processor.report import figures
-from processor.report.collection import Collection, Count, Half
+from processor.report.collection import Collection, Count, Half, Shown
 
 _ROWS: Final = 20
 """Streams and labels in a table."""
@@ -39,6 +39,8 @@ th, td { text-align: right; padding: 4px 14px 4px 0; border-bottom: 1px solid #e
 th { color: #57606a; font-weight: 600; } th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
 tr.sum td { font-weight: 600; } td.bar { width: 90px; } td.bar i { display: block; height: 12px; margin-top: 5px;
        background: #0072b2; border-radius: 2px; }
+.pictures { display: flex; flex-wrap: wrap; gap: 16px; } figure { margin: 0; width: 200px; font-size: 13px; }
+figure img { display: block; margin-bottom: 4px; } figcaption { color: #57606a; overflow-wrap: anywhere; }
 .beside { display: flex; flex-wrap: wrap; gap: 8px 56px; align-items: flex-start; }
 details { margin: 8px 0; } summary { cursor: pointer; color: #57606a; }
 pre { background: #f6f8fa; padding: 12px 16px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
@@ -182,9 +184,22 @@ def _half(replay: Replay, found: Collection, half: Half, number: int) -> Iterato
     ):
         if shown:
             yield f"<h3>{title}</h3>"
+            if shown[0].picture:
+                yield _pictures(shown, word)
+                continue
             if any(len(one.values) > 1 for one in shown):
                 yield "<p>Each from its first reading on, in seconds.</p>"
             yield figures.html(figures.samples(shown, found.fields, word), f"{name}-{number}")
+
+
+def _pictures(shown: Sequence[Shown], word: str) -> str:
+    """Return samples that are images, beside one another."""
+    pictures = "".join(
+        f'<figure><img src="{one.picture}" alt=""><figcaption>{escape(one.label or one.stream)} · {word} '
+        f"{one.certainty:.3g}<br>{escape(one.stream)}, kept by {escape(one.rule)}</figcaption></figure>"
+        for one in shown
+    )
+    return f'<div class="pictures">{pictures}</div>'
 
 
 def _thinned(half: Half) -> str:

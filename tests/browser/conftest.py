@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.chromium import ARGUMENTS, find_chromium
 from tests.commands import command_line, environment
@@ -37,6 +37,7 @@ OpenPage = Callable[[str], Page]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Start Chromium."""
+    expect.set_options(timeout=_PATIENCE * 1000)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=find_chromium(), args=list(ARGUMENTS))
         yield running
@@ -53,7 +54,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(_PATIENCE * 1000)
         own = re.match(r"https?://[^/]+/", url)
         assert own
         page.on("console", lambda said: complaints.append(said.text) if _is_complaint(said) else None)

@@ -133,18 +133,6 @@ def test_dashboard_can_be_imported() -> None:
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
 
 
-def test_operating_page_lists_each_metric_as_it_is_declared() -> None:
-    """Name, type, labels, meaning."""
-    names = {"counter": "mlade_{}_total"}
-    rows = [
-        f"| `{names.get(one.kind, 'mlade_{}').format(one.name)}` | {one.kind} "
-        f"| {', '.join(f'`{label}`' for label in one.labels)} | {one.text} |"
-        for one in (*METRICS, SCORE)
-    ]
-    listed = [line for line in OPERATE.splitlines() if re.match(r"\| `mlade_(?!process)", line)]
-    assert listed == rows
-
-
 def test_operating_page_says_what_to_do_about_each_alert() -> None:
     """In the order of the file."""
     listed = re.findall(r"^\| `(Mlade\w+)` \| (\w+) \| .{30,} \|$", OPERATE, re.MULTILINE)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -16,8 +13,8 @@ from processor.session import DROPPED_TOPIC
 from tests.mosquitto import Mosquitto, MosquittoFactory
 from tests.mqtt_client import Client, MqttClientError, MqttClientFactory
 from tests.running import ProcessorFactory
+from tests.secured import FOLDER, password, passwords
 
-FOLDER = Path(__file__).parents[2] / "mosquitto"
 MOUNTED = "/mosquitto/config/access/"
 TESTER = "user tester\ntopic readwrite #\ntopic read $SYS/#\n"
 
@@ -59,22 +56,6 @@ def lines() -> Iterator[Line]:
             assert not text or first == "#", text
 
 
-def password(user: str) -> str:
-    """Return a user's password."""
-    return f"{user}'s secret"
-
-
-def passwords() -> str:
-    """Return the password file, as mosquitto_passwd makes it."""
-    users = {line.user for line in CASES} | {"tester"}
-    salt = b"twelve bytes"
-    hashes = {user: hashlib.pbkdf2_hmac("sha512", password(user).encode(), salt, 101) for user in users}
-    texts = {
-        user: f"$7$101${base64.b64encode(salt).decode()}${base64.b64encode(hashes[user]).decode()}" for user in users
-    }
-    return "".join(f"{user}:{text}\n" for user, text in texts.items())
-
-
 def without(text: str, *settings: str) -> str:
     """Return a configuration without some lines, each of which it has."""
     kept = text.splitlines()
@@ -99,7 +80,10 @@ def broker(mosquitto_factory: MosquittoFactory) -> Mosquitto:
         f"certfile {MOUNTED}server.crt",
         f"keyfile {MOUNTED}server.key",
     )
-    files = {"passwords": passwords(), "acl": (FOLDER / "secured" / "acl").read_text() + TESTER}
+    files = {
+        "passwords": passwords({line.user for line in CASES} | {"tester"}),
+        "acl": (FOLDER / "secured" / "acl").read_text() + TESTER,
+    }
     return mosquitto_factory(general + access.replace(MOUNTED, ""), tls=True, persistence=True, files=files)
 
 

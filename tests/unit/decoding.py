@@ -14,6 +14,7 @@ from processor.decoders import decoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
 from processor.types import Decoded
+from tests.formats import example
 
 NOW: Final = 1_795_341_600_000_000_000
 """2026-11-22T10:00:00Z."""
@@ -58,6 +59,12 @@ def run(subject: Decoder, *payloads: bytes, topics: Sequence[str] = (), first: i
     assert all(failure.detail and len(failure.detail) < 400 for failure in decoded.failures)
     assert decoded.keys is None or len(decoded.keys) == count
     return decoded
+
+
+def shown(section: str) -> Decoded:
+    """Decode the payload that a section of docs/formats.md shows, as its source says."""
+    source, payload = example(section)
+    return run(decoder(source), payload)
 
 
 def complete(decoded: Decoded, count: int) -> bool:

@@ -241,6 +241,11 @@ BOMBS = {
     "text of 2^40": (b"\x7b\0\0\1\0\0\0\0\0", "premature end"),
     "bytes of 2^64": (b"\x5b" + b"\xff" * 8, "the payload is not CBOR: "),
     "bytes of 2^40": (b"\x5b\0\0\1\0\0\0\0\0", "premature end"),
+    "lists of a million in one another": ((b"\x9a\0\x0f\x40\0" * 90).ljust(10**6, b"\1"), "premature end"),
+    "keys that collide": (
+        b"\xb9\x4e\x20" + b"".join(b"\xc2\x4a" + (key * (2**61 - 1)).to_bytes(10) + b"\0" for key in range(20_000)),
+        "map key",
+    ),
     "not UTF-8": (b"\xa1aaa\xff", "error decoding text string"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +23,7 @@ from processor.session import BrokerSession
 from processor.source_sections import Source
 from processor.types import Message, StreamName
 from processor.windows import Shape, WindowBuffer
+from tests import sparkplug
 
 
 class Bench:
@@ -299,3 +302,26 @@ def test_a_retained_message_comes_once_whatever_the_subscribes() -> None:
         StreamName("s", "r/1"),
         StreamName("s", "r/2"),
     ]
+
+
+def test_what_is_to_be_asked_leaves_with_the_batch() -> None:
+    """Of whatever source; a stream is named by the format, not by the topic."""
+    data = sparkplug.payload([sparkplug.metric("v", 5)], seq=1)
+    bench = Bench({"name": "a", "format": "sparkplug"}, {"name": "b", "topics": ["b"], "format": "json"})
+    taken = bench.take(message("b", 7), message("spBv1.0/g/NDATA/n", data, arrival=5), message("spBv1.0/g/NCMD/n", b""))
+    assert [name and name.key for name in bench.streams(taken)] == ["b", "g/n"]
+    assert [request.topic for request in taken.requests] == ["spBv1.0/g/NCMD/n"]
+    bench.done(taken)
+    assert bench.take(message("b", 8)).requests == []
+
+
+def test_a_long_key_is_in_memory_once() -> None:
+    """However many readings its payload has: memory is bounded by what arrived, not by its square."""
+    bench = Bench({"name": "s", "topics": ["t"], "stream": "x-{field:d}", "fields": ["v"]})
+    payload = json.dumps({"d": "k" * 60_000, "v": [0] * 20_000}).encode()
+    tracemalloc.start()
+    taken = bench.take(Message("t", payload, arrival=0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(taken.readings.slots) == 20_000
+    assert peak < 64 << 20

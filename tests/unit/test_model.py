@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from processor.errors import ModelError, ModelMisfit
 from processor.model.onnx_model import OnnxModel, fit_problems, load_model
 from processor.model.outputs import Interpreter, labels_in
+from processor.sections import Layout
 from processor.types import Floats
 from tests import models
 
@@ -123,17 +124,32 @@ def test_whole_number_inputs_are_rounded_and_held_in_range(load: Load) -> None:
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("with_time", [False, True])
-def test_images_go_in_as_the_layout_says(load: Load, *, channels_last: bool, with_time: bool) -> None:
-    """Images come in the order of the layout, in windows of one; each colour's brightness comes out."""
-    colours = np.array([0.0, 3.0, 1.0])
-    picture = np.broadcast_to(colours, (8, 12, 3))
-    picture = picture if channels_last else np.moveaxis(picture, -1, 0)
-    values = np.stack([picture, picture])
+def test_images_go_in_as_the_layout_says(load: Load, *, channels_last: bool) -> None:
+    """Images come as bytes, colours last, and are turned for NCHW; each colour's brightness comes out."""
+    colours = np.array([0, 3, 1])
+    values = np.broadcast_to(colours, (2, 8, 12, 3)).astype(np.uint8)
+    values[1, :, :6] = 2 * colours  # the mean is the same only when pixels stay where they are
+    values[1, :, 6:] = 0
     loaded = load(models.image(channels_last=channels_last), 3, image=(8, 12), layout="NHWC" if channels_last else None)
-    predictions = loaded.infer(values[:, None] if with_time else values)
     powers = np.exp(colours)
-    assert predictions.probabilities == pytest.approx(np.tile(powers / powers.sum(), (2, 1)), abs=1e-6)
+    assert loaded.infer(values).probabilities == pytest.approx(np.tile(powers / powers.sum(), (2, 1)), abs=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float", "double", "float16"])
+@pytest.mark.parametrize("mean", [None, 127.5, [123.675, 116.28, 103.53]])
+@pytest.mark.parametrize("std", [None, 255.0, [58.395, 57.12, 57.375]])
+def test_images_are_normalised_colour_by_colour(load: Load, layout: Layout, dtype: str, mean: Any, std: Any) -> None:  # noqa: ANN401  one, or one a colour
+    """(x - mean) / std of every pixel, in the order of the layout, as torchvision's Normalize and Keras have it."""
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 5, 7, 3), np.uint8)
+    loaded = load(models.mean_image(dtype, layout, (5, 7)), 3, image=(5, 7), layout=layout, mean=mean, std=std)
+    arranged = loaded.input.arrange(pixels)
+    expected = (pixels.astype(np.float64) - (0 if mean is None else mean)) / (1 if std is None else std)
+    expected = expected if layout == "NHWC" else expected.transpose(0, 3, 1, 2)
+    assert arranged.dtype == {"float": np.float32, "double": np.float64, "float16": np.float16}[dtype]
+    assert arranged.flags.c_contiguous
+    assert arranged == pytest.approx(expected, rel=2e-3 if dtype == "float16" else 1e-5, abs=1e-5)
+    assert pixels.tolist() == np.random.default_rng(3).integers(0, 256, (4, 5, 7, 3), np.uint8).tolist()  # untouched
 
 
 def test_no_windows_give_no_predictions(load: Load) -> None:

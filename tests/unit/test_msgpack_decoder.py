@@ -94,20 +94,23 @@ def test_other_extensions_and_bytes_are_no_values() -> None:
 
 BOMBS = {
     "empty": (b"", "the payload is empty; expected MessagePack"),
-    "JSON": (b'{"a": 1}', "trailing characters"),
-    "cut": (b"\x81\xa1a", "truncated"),
-    "more": (b"\x81\xa1a\x01\x01", "trailing characters"),
-    "unused": (b"\xc1", "invalid opcode"),
+    "JSON": (b'{"a": 1}', "7 bytes follow its end"),
+    "cut": (b"\x81\xa1a", "it ends before it is complete"),
+    "more": (b"\x81\xa1a\x01\x01", "1 bytes follow its end"),
+    "unused": (b"\xc1", "it has the byte 0xc1, which begins nothing"),
     "deep": (b"\x91" * 1_000_000, "too many arrays or objects inside one another"),
     "deep with times": (b"\x81\xa1a" * 300_000 + b"\xd6\xff\0\0\0\0", "too many arrays or objects"),
-    "array of 2^32": (b"\xdd\xff\xff\xff\xff", "truncated"),
-    "map of 2^32": (b"\xdf\xff\xff\xff\xff\xd6\xff", "truncated"),
-    "text of 2^32": (b"\xdb\xff\xff\xff\xff", "truncated"),
-    "bytes of 2^32": (b"\xc6\xff\xff\xff\xff", "truncated"),
-    "extension of 2^32": (b"\xc9\xff\xff\xff\xff\xff", "truncated"),
+    "array of 2^32": (b"\xdd\xff\xff\xff\xff", "it ends before it is complete"),
+    "map of 2^32": (b"\xdf\xff\xff\xff\xff\xd6\xff", "it ends before it is complete"),
+    "text of 2^32": (b"\xdb\xff\xff\xff\xff", "it ends before it is complete"),
+    "bytes of 2^32": (b"\xc6\xff\xff\xff\xff", "it ends before it is complete"),
+    "extension of 2^32": (b"\xc9\xff\xff\xff\xff\xff", "it ends before it is complete"),
     "not UTF-8": (b"\x81\xa1a\xa1\xff", "text with the byte 0xff, which is not UTF-8"),
     "not UTF-8 with times": (b"\x82\xa1b\xd6\xff\0\0\0\0\xa1a\xa1\xff", "0xff, which is not UTF-8"),
-    "a map as a key": (b"\x81\x80\x01", "hashable"),
+    "a map as a key": (b"\x81\x80\x01", "it has a key that is an array or an object"),
+    "a broken timestamp": (b"\x81\xa1a\xc7\x03\xff\0\0\0", "invalid timestamp"),
+    "lists of a million in one another": ((b"\xdd\0\x0f\x40\0" * 900).ljust(10**6, b"\1"), "before it is complete"),
+    "many keys": (b"\xde\xff\xff" + b"".join(b"\xcd%c%c\0" % divmod(key, 256) for key in range(65535)), "map key"),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.decoding import NOW, STEP, complete, made, run, told
+from tests.unit.decoding import NOW, STEP, complete, made, run, shown, told
 
 subject = made(format="number")
 
@@ -34,6 +34,11 @@ def test_numbers(payload: bytes, value: float) -> None:
     assert decoded.values.tolist() == [[value], [1]]
     assert decoded.times.tolist() == [NOW, NOW + STEP]
     assert decoded.keys is None
+
+
+def test_the_example_of_the_documentation() -> None:
+    """Is read as the page says."""
+    assert shown("Number").values.tolist() == [[23.5]]
 
 
 @pytest.mark.parametrize(

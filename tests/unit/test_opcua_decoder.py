@@ -96,8 +96,8 @@ def test_the_example_in_the_documentation() -> None:
     section = page.partition("\n## OPC UA\n")[2].partition("\n## ")[0]
     source, message = (re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)[0] for language in ("yaml", "json"))
     configured = parse(source)
-    assert isinstance(configured, dict)
-    subject = OpcuaDecoder(Source.model_validate(configured["sources"][0]))
+    assert isinstance(configured, list)
+    subject = OpcuaDecoder(Source.model_validate(configured[0]))
     assert found(subject, message.encode()) == {
         PLC + "SlowUInt1": [(ns("2026-11-22T10:00:00.203952"), 42)],
         PLC + "AlternatingBoolean": [(ns("2026-11-22T09:59:59.5"), 1)],

@@ -23,21 +23,24 @@ BLOCKS: Final = [
     for number, found in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")))
 ]
 SOURCE: Final[dict[str, Any]] = {"name": "s", "topics": ["t"], "fields": ["a"]}
+_OF_A_SOURCE: Final = {"topics", "input", "join", "format"}
 LEAST: Final[dict[str, Any]] = {"id": "p", "sources": [SOURCE], "model": {"path": "m.onnx"}, "filter": {"rules": []}}
 
 
 def whole(data: Any) -> dict[str, Any]:  # noqa: ANN401 - YAML
     """Return what a page shows, with the least around it that makes it a configuration."""
-    if isinstance(data, list) and {"topics", "input", "join"} & data[0].keys():
+    if isinstance(data, list) and _OF_A_SOURCE & data[0].keys():
         data = {"sources": data}
     elif isinstance(data, list):
         data = {"filter": {"rules": data}}
-    elif {"topics", "input", "join"} & data.keys():
+    elif _OF_A_SOURCE & data.keys():
         data = {"sources": [{"name": "s"} | data]}
     elif {"rules", "schedule"} & data.keys():
         data = {"filter": data}
     elif {"rate", "pack"} & data.keys():
         data = {"bridges": [{"type": "iothub", "edge": True} | data]}
+    elif data.get("model", {}).get("input", {}).get("mean") and "sources" not in data:
+        data = {"sources": [{"name": "s", "topics": ["t"], "format": "image"}], **data}  # of three colours
     return {**LEAST, **data}
 
 

@@ -22,6 +22,7 @@ from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
 from processor.live_commands import Commands
+from processor.memories import OF_SOURCES, Remembered
 from processor.metrics import Metrics
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
@@ -36,6 +37,7 @@ from processor.store import Store
 from processor.twin import Twin
 from processor.types import NS, Floats, Message, OutputKind, Predictions
 from processor.windows import Shape, WindowBuffer
+from tests import sparkplug
 
 START = 1_790_000_000
 IMU = {"name": "imu", "topics": ["imu/+"], "fields": ["x"], "time": "t"}
@@ -384,6 +386,28 @@ def test_what_was_held_goes_through_in_batches(tmp_path: Path, monkeypatch: pyte
     assert max(sizes) == 4
 
 
+@pytest.mark.parametrize(("slow", "expected"), [("always", True), ("once", False)])
+def test_batches_shrink_while_messages_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str, *, expected: bool
+) -> None:
+    """A quarter of a second a batch, whatever it is that takes the time; one that was held up changes nothing."""
+    line = Line(tmp_path)
+    run, sizes = line.computation.run, []
+
+    def slowly(messages: Sequence[Message]) -> Outcome:
+        sizes.append(len(messages))
+        if slow == "always" or len(sizes) == 2:
+            time.sleep(0.02 * len(messages))
+        return run(messages)
+
+    monkeypatch.setattr(line.computation, "run", slowly)
+    line.play(*([reading(number) for number in range(first, first + 20)] for first in range(1, 101, 20)))
+    assert sum(sizes) == 100
+    assert sizes[:2] == [20, 20]
+    assert (max(sizes[2:]) <= 12) == expected
+    line.store.close()
+
+
 def test_what_the_inbox_has_no_room_for_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is let pass until then comes over the next connection; commands are answered all the time."""
     monkeypatch.setattr("processor.pipeline._INBOX_BYTES", 200)
@@ -416,3 +440,36 @@ def test_a_full_inbox_stops_the_reading(tmp_path: Path, monkeypatch: pytest.Monk
         line.pipeline.step(0.0)
     assert line.source.served > 20
     assert len(line.source.script) > 40
+
+
+class WatchedSource(ScriptedSource):
+    """Notes what is on disk when something is asked of Sparkplug's nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store: Store | None = None
+        self.asked: list[tuple[str, bool]] = []
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
+    ) -> None:
+        """Note whether the node is known to the store."""
+        super().publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
+        if topic.startswith("spBv1.0/"):
+            rows = [] if self.store is None else self.store.remembered()
+            self.asked.append((topic, any(key.endswith("/decoder/g/n") for _, key, _, _ in rows)))
+
+
+def test_what_is_asked_goes_out_when_its_cause_is_on_disk(tmp_path: Path) -> None:
+    """Once: the node is then known to have been asked, also after a restart."""
+    for expected in ([("spBv1.0/g/NCMD/n", True)], []):
+        source = WatchedSource()
+        line = Line(tmp_path, source=source, sources=({"name": "nodes", "format": "sparkplug", "fields": ["x"]},))
+        source.store = line.store
+        rows = [Remembered(*row) for row in line.store.remembered() if row[0] == OF_SOURCES]
+        line.computation._intake.memory.restore(rows)
+        data = sparkplug.payload([sparkplug.metric("x", 5)], seq=1)
+        line.play([Message("spBv1.0/g/NDATA/n", data, arrival=START * NS, connection=1)])
+        assert source.asked == expected
+        assert line.metrics.total("requests") == len(expected)
+        line.store.close()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.decoders.times import evenly
-from tests.unit.decoding import ENCODERS, NOW, STEP, complete, made, rows, run, told
+from tests.unit.decoding import ENCODERS, NOW, STEP, complete, made, rows, run, shown, told
 
 SECONDS = NOW // 10**9
 FORMATS = list(ENCODERS)
@@ -38,6 +38,13 @@ def test_readings_follow_the_base_time(format_: str) -> None:
     for rate, step in (("r", 10**9 // 4), ("/m/r", 2 * 10**9), (0.3, Fraction(10**10, 3))):
         decoded = run(subject(format_, base={"time": "t0", "rate": rate, "values": "values"}), encode(one))
         assert decoded.times.tolist() == [NOW, NOW + round(step), NOW + round(2 * step)]
+
+
+def test_the_example_of_the_documentation() -> None:
+    """Is read as the page says."""
+    decoded = shown("Many readings with one time")
+    assert decoded.values.tolist() == [[0.01, -0.02, 0.98], [0.02, -0.02, 0.97]]
+    assert decoded.times.tolist() == [NOW, NOW + 625_000]
 
 
 @pytest.mark.parametrize("format_", FORMATS)

@@ -73,7 +73,7 @@ def test_the_example_shows_every_key_with_what_it_is_when_left_out() -> None:
     assert isinstance(example, dict)
     chosen |= {"sources[0].fields"}
     found = list(differences(example, Settings, load(EXAMPLE, {}), "", chosen))
-    of_other_formats = [f"sources[0].{key} is missing" for key in ("csv", "binary", "opcua", "image")]
+    of_other_formats = [f"sources[0].{key} is missing" for key in ("csv", "binary", "opcua", "sparkplug", "image")]
     assert found == [*of_other_formats, "model.refresh is missing"], "which this version has not"
 
 
@@ -367,3 +367,50 @@ def test_whatever_a_value_is_there_is_an_answer(changes: dict[tuple[str | int, .
     except ConfigurationError as error:
         problems = error.problems
     assert all(problem.path.startswith(tuple(data)) and problem.message for problem in problems)
+
+
+SPARKPLUG = {"name": "a", "format": "sparkplug", "fields": ["x"]}
+
+
+def test_sparkplug_listens_to_everything_unless_told_otherwise() -> None:
+    """Streams are named in the topics; whole groups and nodes can be chosen."""
+    (source,) = settings(sources=[SPARKPLUG]).sources
+    assert (source.topics, source.stream_template) == (["spBv1.0/#"], "{field:stream}")
+    assert (source.sparkplug.host_id, source.sparkplug.rebirth) == (None, True)
+    chosen = ["#", "spBv1.0/g/#", "spBv1.0/g/+/#", "spBv1.0/g/+/n/#", "+/+/+/+/#"]
+    assert settings(sources=[{**SPARKPLUG, "topics": chosen}]).sources[0].topics == chosen
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"topics": ["spBv1.0/g/DDATA/#"]}, "topics[0]"),
+        ({"topics": ["spBv1.0/#", "spBv1.0/g/+/n"]}, "topics[1]"),
+        ({"topics": ["spBv1.0/g/+/n/d"]}, "topics[0]"),
+        ({"topics": ["$share/g/spBv1.0/#"]}, "topics[0]"),
+        ({"topics": ["plant/#"]}, "topics[0]"),
+        ({"stream": "{topic}"}, "stream"),
+        ({"time": "t"}, "time"),
+        ({"fields": []}, "fields"),
+        ({"sparkplug": {"host_id": "a/b"}}, "sparkplug.host_id"),
+        ({"sparkplug": {"host_id": "+"}}, "sparkplug.host_id"),
+        ({"sparkplug": {"host": "a"}}, "sparkplug.host"),
+        ({"format": "json", "topics": ["a"], "sparkplug": {"host_id": "a"}}, "sparkplug"),
+    ],
+)
+def test_what_sparkplug_does_not_have_is_refused(changes: dict[str, Any], expected: str) -> None:
+    """Parts of a node's messages, other ways to name streams and times, keys of its own elsewhere."""
+    with pytest.raises(ConfigurationError) as refusal:
+        settings(sources=[{**SPARKPLUG, **changes}])
+    assert paths(refusal) == [f"sources[0].{expected}"]
+
+
+def test_sparkplug_comes_from_a_broker() -> None:
+    """An input of a module has no topics."""
+    source = {"input": "input1", **SPARKPLUG}
+    with pytest.raises(ConfigurationError) as refusal:
+        settings(sources=[source], bridges=[EDGE_BRIDGE])
+    assert paths(refusal) == ["sources[0].input"]
+    with pytest.raises(ConfigurationError) as refusal:
+        settings(broker=None, sources=[SPARKPLUG], bridges=[EDGE_BRIDGE])
+    assert paths(refusal) == ["sources[0].format"]

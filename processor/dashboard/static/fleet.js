@@ -28,10 +28,12 @@ export default {
         <tbody>
           <tr v-for="row in shown" :key="row.root" :data-processor="row.id" :class="row.level">
             <th scope="row" class="name">
-              <span class="dot" aria-hidden="true"></span>
-              <div>
-                <a :href="row.href">{{ row.id }}</a> <span class="state">{{ row.state }}</span>
-                <p v-for="sentence in row.problems">{{ sentence }}</p>
+              <div class="who">
+                <span class="dot" aria-hidden="true"></span>
+                <div>
+                  <a :href="row.href">{{ row.id }}</a> <span class="state">{{ row.state }}</span>
+                  <p v-for="sentence in row.problems">{{ sentence }}</p>
+                </div>
               </div>
             </th>
             <td class="number" data-title="Messages/s">{{ row.said.messages }}</td>
