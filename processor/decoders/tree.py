@@ -115,7 +115,7 @@ class TreeDecoder:
             return rows
         if isinstance(value, list) and value:
             return [self._from_numbers(value)]
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float):  # true and false are, too
             return [self._from_numbers([value])]
         raise Unusable("decode", f"the payload is {kind(value)}; expected an object, an array or a number")
 

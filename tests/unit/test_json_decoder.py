@@ -162,7 +162,7 @@ def test_stream_keys_in_the_payload(written: bytes, key: str) -> None:
         (b'{"a":' * 100_000, "decode", "too many arrays or objects inside one another"),
         (b'{"a": 1, "b": 2, "c": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "decode", "too many arrays"),
         (b'"text"', "decode", "the payload is text; expected an object, an array or a number"),
-        (b"true", "decode", "the payload is a boolean; expected an object"),
+        (b"true", "field", "1 numbers; expected 2: a, b"),
         (b"null", "decode", "the payload is null; expected an object"),
         (b"[]", "decode", "the payload is empty; expected an object"),
         (b"{}", "field", "field 'a' is missing; expected a number"),

@@ -55,6 +55,7 @@ def test_text_and_booleans_that_are_numbers(format_: str) -> None:
         [1, 1],
         [2, 0],
     ]
+    assert taken(format_, *[True, False], fields=["on"]) == [[1], [0]]
     assert refused(format_, {"a": "warm", "b": 1}) == ("field", "field 'a' is 'warm'; expected a number")
     assert refused(format_, {"a": [1, "x"], "b": [1, 2]})[1] == "field 'a', item 1 is 'x'; expected a number"
     assert refused(format_, [{"a": 1, "b": 1}, {"a": 1, "b": {}}])[1].startswith("item 1: field 'b' is empty")
