@@ -14,7 +14,7 @@ _LUMA: Final = np.array([299.0, 587.0, 114.0])
 """Thousandths of red, green and blue in brightness (ITU-R BT.601)."""
 
 
-def thumbnails(pixels: Pixels, rows: Ints) -> Floats:
+def brightness(pixels: Pixels, rows: Ints) -> Floats:
     """Return the brightness of images in 16 x 16 fields, each the mean of a field's pixels.
 
     Args:
@@ -26,11 +26,11 @@ def thumbnails(pixels: Pixels, rows: Ints) -> Floats:
     """
     found = np.empty((len(rows), _SIDE * _SIDE, 1))
     for place, row in enumerate(rows.tolist()):
-        found[place] = _thumbnail(pixels[row]).reshape(-1, 1)
+        found[place] = _brightness(pixels[row]).reshape(-1, 1)
     return found
 
 
-def _thumbnail(pixels: Pixels) -> Floats:
+def _brightness(pixels: Pixels) -> Floats:
     """Return (16, 16); all sums are of whole numbers, and exact in whatever order the machine adds them up."""
     height, width, colours = pixels.shape
     down, across = _shares(height), _shares(width)

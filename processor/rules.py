@@ -20,7 +20,7 @@ from processor.conditions.keep import AdaptiveBand
 from processor.conditions.limit import SlidingLimit
 from processor.filter import Cooldown, Dedup, Keep, Limit, Rule
 from processor.memories import Memories
-from processor.pictures import thumbnails
+from processor.pictures import brightness
 from processor.schedule import Schedule
 from processor.types import Flags, Floats, Ints, Predictions, Reason, StreamName, Windows
 
@@ -158,7 +158,7 @@ class ReadyRule:
         """Prepare for `decide`, which is then called for all windows that passed all before, in order."""
         if self._dedup is not None:
             images = batch.windows.images
-            seen = batch.windows.values[inside] if images is None else thumbnails(images.pixels, np.flatnonzero(inside))
+            seen = batch.windows.values[inside] if images is None else brightness(images.pixels, np.flatnonzero(inside))
             self._dedup.start(seen)
 
     def decide(self, batch: Batch, row: int) -> tuple[int, bool]:

@@ -2,5 +2,6 @@
 
     watching (a thread, an MQTT client)  →  fleet: immutable records  →  pages (NiceGUI, asyncio), once a second
 
-Only the files that draw import NiceGUI, which is an extra: `mlade[dashboard]`. `command.py` puts it all together.
+`serving.py` puts it together. What draws imports NiceGUI, an extra, `mlade[dashboard]`; what thinks does not:
+`fleet.py`, `problems.py`, `estimate.py`, `draft.py`, `week.py` and their like are plain functions and records.
 """

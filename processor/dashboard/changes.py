@@ -40,7 +40,7 @@ def _by_key(value: object) -> dict[object, object] | None:
     if isinstance(value, dict):
         return dict(value)
     if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
-        return {one["name"]: one for one in value}
+        return {str(one["name"]): one for one in value}
     return None
 
 

@@ -63,7 +63,9 @@ def estimate(scores: RuleScores, rule: Mapping[str, Any]) -> Estimate:
         rule: a rule, as in a filter document, that measures the same.
     """
     reached = np.array(scores.reached, np.float64)
-    every = np.sum([*scores.by_label.values()], axis=0, dtype=np.float64) if scores.by_label else np.zeros(len(reached))
+    every = np.zeros(len(reached))
+    for counts in scores.by_label.values():
+        every += np.resize(np.array(counts, np.float64), len(reached))
     inside = _inside(scores, rule)
     sample = rule.get("sample", 1.0)
     return Estimate(

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from processor.dashboard.estimate import estimate
 from processor.dashboard.form_fields import Fields, Path, get
-from processor.dashboard.shell import button, html
+from processor.dashboard.shell import button, html, now
 from processor.dashboard.view import Look, View
 from processor.schedule_document import WEEKDAYS
 
@@ -103,7 +103,7 @@ class Form:
         if self._fields.editable:
             with ui.element("div").classes("line"):
                 self._button("Times of the week", "add", lambda: self._add("weekly", {"from": "07:00", "to": "09:30"}))
-                self._button("Dates", "add", lambda: self._add("between", {"start": "2026-01-01"}))
+                self._button("Dates", "add", lambda: self._add("between", {"start": f"{now():%Y-%m-%d}T00:00:00Z"}))
                 self._button("Cron", "add", lambda: self._add("cron", {"cron": "0 16 * * 1-5", "duration": "2h"}))
         with _row("Only a part"):
             self._fields.number(("schedule", "duty_cycle", "fraction"), "Part, 0 to 1", hint="0.2")

@@ -69,8 +69,8 @@ class Fields:
     def choice(self, path: Path, title: str, options: Mapping[str, str], *, otherwise: str = "") -> None:
         """Make a field for one of several words; `otherwise` stands where the key does not."""
         value = get(self.draft.plain, path)
-        shown = value if isinstance(value, str) and value in options else otherwise
-        element = ui.select(dict(options), label=title, value=shown)
+        shown = value if isinstance(value, str) else otherwise
+        element = ui.select({shown: shown, **options}, label=title, value=shown)
         self._add(path, element, lambda chosen: None if chosen == otherwise else chosen, "")
 
     def several(self, path: Path, title: str, options: Sequence[str]) -> None:

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
-from processor.dashboard.picture import is_image, thumbnail
+from processor.thumbnails import of_file
 
 _CHANNELS: Final = 6
 """Shown of a sample."""
+_PICTURE: Final = 96
+"""Pixels of an image's longer side."""
 _POINTS: Final = 120
 """Shown of a channel; of more, some."""
 _LONGEST_TEXT: Final = 512
@@ -39,7 +41,7 @@ class Sample:
         revision: of the filter.
         size: readings in it.
         channels: names and values, a few of each.
-        picture: the newest reading as a data URI, where it is an image.
+        picture: a data URL of the reading, small, where it is an image.
     """
 
     id: str
@@ -102,7 +104,7 @@ def read_sample(payload: bytes) -> Sample | None:
         revision=selection["filter_revision"] if isinstance(selection.get("filter_revision"), int) else None,
         size=len(rows),
         channels=_channels(rows, readings.get("fields")),
-        picture=thumbnail(rows[-1]) if rows and is_image(rows[-1]) else None,
+        picture=_picture(_part(readings, "image")),
     )
 
 
@@ -134,6 +136,13 @@ def shown_payload(letter: Letter) -> str:
         whole = cut and error.start >= len(letter.payload) - 3  # a character was cut in two
         text = letter.payload[: error.start].decode() if whole else letter.payload.hex(" ")
     return text + cut
+
+
+def _picture(image: Mapping[str, Any]) -> str | None:
+    try:
+        return of_file(base64.b64decode(_raw_text(image.get("base64"))), _PICTURE)
+    except ValueError:  # no Base64
+        return None
 
 
 def _channels(rows: Sequence[Any], fields: object) -> tuple[tuple[str, tuple[float, ...]], ...]:

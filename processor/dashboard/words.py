@@ -50,9 +50,9 @@ def moment(text: str) -> datetime | None:
     """Return a time that a processor has written; None where it is none."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return None if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return None if found.tzinfo is None else found.astimezone(UTC)
 
 
 def when(text: str, now: datetime) -> str:
@@ -65,7 +65,10 @@ def when(text: str, now: datetime) -> str:
     found = moment(text)
     if found is None:
         return text
-    local = found.astimezone(now.tzinfo)
+    try:
+        local = found.astimezone(now.tzinfo)
+    except OverflowError:  # on the first or the last day that there is
+        return text
     days = (local.date() - now.date()).days
     clock = f"{local:%H:%M:%S}"
     if days == 0:

@@ -8,6 +8,7 @@ from typing import Final
 
 from processor.decoders.binary import BinaryDecoder
 from processor.decoders.cbor import CBOR
+from processor.decoders.codec import Codec
 from processor.decoders.csv import CsvDecoder
 from processor.decoders.join import JoinDecoder
 from processor.decoders.json import JSON
@@ -16,7 +17,7 @@ from processor.decoders.number import NUMBER, NumberDecoder
 from processor.decoders.opcua import OpcuaDecoder
 from processor.decoders.series import SeriesDecoder
 from processor.decoders.sparkplug import SparkplugDecoder
-from processor.decoders.tree import Codec, TreeDecoder
+from processor.decoders.tree import TreeDecoder
 from processor.protocols import Decoder
 from processor.source_sections import Source
 

@@ -11,10 +11,12 @@ from typing import Any, Final
 import cbor2
 import msgspec
 import numpy as np
+from msgpack import Timestamp
+from msgspec.msgpack import Ext
 
 from processor.decoders.checks import Unusable
-from processor.decoders.times import Instant, TimeUnit, to_nanoseconds
-from processor.decoders.tree import ODD_KEYS, Codec
+from processor.decoders.codec import ODD_KEYS, Codec
+from processor.decoders.times import TIMESTAMP, TimeUnit, to_nanoseconds
 
 _DEEPEST: Final = 100
 """Arrays, objects and tags inside one another."""
@@ -55,9 +57,10 @@ _TAGGED: Final = object()
 def _time(unit: TimeUnit, value: Any, _: bool) -> object:  # noqa: ANN401, FBT001 - cbor2 calls it
     """Return the time that tag 0 or 1 says; what it holds, if that is none."""
     try:
-        return Instant(to_nanoseconds(value, unit))
+        moment = Timestamp.from_unix_nano(to_nanoseconds(value, unit))
     except ValueError:
         return value
+    return Ext(TIMESTAMP, moment.to_bytes())
 
 
 def _whole(sign: int, value: Any, _: bool) -> object:  # noqa: ANN401, FBT001 - cbor2 calls it
@@ -143,4 +146,8 @@ def _typed(of_type: Any) -> Callable[[bytes], Any]:  # noqa: ANN401 - any type t
     return decode
 
 
-CBOR: Final = Codec(_parse, _typed, None)
+def _begins_array(payload: bytes) -> bool:
+    return payload[:1] >= b"\x80" and payload[:1] < b"\xa0"
+
+
+CBOR: Final = Codec(_parse, _typed, _begins_array)

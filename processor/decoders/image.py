@@ -10,7 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from PIL import ExifTags
@@ -22,6 +22,8 @@ from PIL.PngImagePlugin import PngImageFile
 from processor.decoders.checks import Unusable
 from processor.source_sections import Source
 from processor.types import Decoded, Failure, Pixels, Times
+
+Mode = Literal["RGB", "L"]
 
 _MOST_PIXELS: Final = 32 << 20
 """Of an image as it comes: 96 MiB while it is decoded."""
@@ -62,6 +64,11 @@ _TURNS: Final[Mapping[object, Transpose]] = {
 """What brings an image upright, by its EXIF orientation."""
 
 
+# What Pillow thinks of metadata is nobody's business, and each new text would stay in memory.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
 class ImageDecoder:
     """Decoder of `format: image`."""
 
@@ -70,10 +77,7 @@ class ImageDecoder:
         keys = source.image
         self._size = (keys.width, keys.height)
         self._shape = (keys.height, keys.width, keys.channels)
-        self._mode = "RGB" if keys.color == "rgb" else "L"
-        # What Pillow thinks of metadata is nobody's business, and each new text would stay in memory.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        logging.getLogger("PIL").setLevel(logging.CRITICAL)
+        self._mode: Mode = "RGB" if keys.color == "rgb" else "L"
 
     def decode(self, payloads: Sequence[bytes], arrivals: Times, topics: Sequence[str]) -> Decoded:
         """Decode N payloads, an image each; see `protocols.Decoder`. Takes N times the room of a decoded image."""
@@ -93,23 +97,39 @@ class ImageDecoder:
 
     def _pixels(self, payload: bytes) -> Pixels:
         """Return an image as (H, W, C)."""
-        kind, reader = _reader(payload)
-        try:
-            with reader(io.BytesIO(payload)) as opened:
-                _check(kind, opened, payload)
-                opened.load()
-                image = _upright(opened)
-                if image.mode == "I;16":  # 16 bits of grey, which Pillow would not scale, but cut off
-                    image = fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                image = image.convert(self._mode)
-                if image.size != self._size:
-                    image = image.resize(self._size, Resampling.BILINEAR)
-                return np.asarray(image).reshape(self._shape)
-        except Unusable:
-            raise
-        except Exception as error:  # noqa: BLE001 - what Pillow's readers raise has no other base in common
-            reason = str(error)[:_LONGEST_REASON] or type(error).__name__
-            raise Unusable("decode", f"the {kind} cannot be read: {reason}") from None
+        image = read(payload, self._mode)
+        if image.size != self._size:
+            image = image.resize(self._size, Resampling.BILINEAR)
+        return np.asarray(image).reshape(self._shape)
+
+
+def read(payload: bytes, mode: Mode, *, at_least: int | None = None) -> Image:
+    """Return an image, decoded, upright, and in a mode.
+
+    Args:
+        payload: a JPEG or a PNG.
+        mode: RGB, or L for grey.
+        at_least: pixels of a side; a JPEG may come smaller, but not below that, which is faster. None: as it is.
+
+    Raises:
+        Unusable: it is no such image, or would take too much time or room.
+    """
+    kind, reader = _reader(payload)
+    try:
+        with reader(io.BytesIO(payload)) as opened:
+            _check(kind, opened, payload)
+            if at_least is not None:
+                opened.draft(mode, (at_least, at_least))
+            opened.load()
+            image = _upright(opened)
+            if image.mode == "I;16":  # 16 bits of grey, which Pillow would not scale, but cut off
+                image = fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            return image.convert(mode)
+    except Unusable:
+        raise
+    except Exception as error:  # noqa: BLE001 - what Pillow's readers raise has no other base in common
+        reason = str(error)[:_LONGEST_REASON] or type(error).__name__
+        raise Unusable("decode", f"the {kind} cannot be read: {reason}") from None
 
 
 def _reader(payload: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile]]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
 import numpy as np
+from msgpack import Timestamp
 
 from processor import topics as topic_names
 from processor.conditions.memory import Row
 from processor.decoders.checks import Checks, Unusable
+from processor.decoders.codec import Codec
 from processor.decoders.groups import Groups, Joined
-from processor.decoders.times import Instant
-from processor.decoders.tree import TIME, Codec, structure
+from processor.decoders.structures import TIME, Member, structure
 from processor.decoders.values import is_missing, look_up, numbers, pointer
 from processor.source_sections import JoinKeys, Source
 from processor.types import Decoded, Failure, Times
@@ -106,9 +106,10 @@ class _Sensor:
         self._steps = [pointer(field)[1:] for field in self.fields]
         self._time = None if source.time is None else pointer(source.time)
         self._checks = Checks(source.model_copy(update={"fields": self.fields}))
-        fields = [(steps, float) for steps in self._steps]
-        made = structure(fields, [] if self._time is None else [(self._time, TIME)], optional=True)
-        self._fast = None if made is None else codec.typed(made)
+        members = [Member(steps, float) for steps in self._steps]
+        made = structure([*members, *([] if self._time is None else [Member(self._time, TIME, optional=True)])])
+        self._fast = None if made is None else codec.typed(made.type)
+        self._row = None if made is None else made.row
         self._number = codec.typed(float) if self._steps == [()] else None
 
     def read(self, payloads: Sequence[bytes], arrivals: Times) -> Decoded:
@@ -131,7 +132,10 @@ class _Sensor:
         given = None
         if self._time is not None and any(time is not None for time in times):
             came = arrivals[positions].tolist()
-            given = [Instant(arrival) if time is None else time for time, arrival in zip(times, came, strict=True)]
+            given = [
+                Timestamp.from_unix_nano(arrival) if time is None else time
+                for time, arrival in zip(times, came, strict=True)
+            ]
         return self._checks.readings(positions, given, values, arrivals, failures)
 
     def _quickly(self, payloads: Sequence[bytes]) -> list[tuple[Any, ...]]:
@@ -143,9 +147,9 @@ class _Sensor:
         """
         if self._number is not None:
             return [(value, None) for value in map(self._number, payloads)]
-        if self._fast is None:
+        if self._fast is None or self._row is None:
             raise ValueError("no structure has such members")
-        return list(map(msgspec.structs.astuple, map(self._fast, payloads)))
+        return list(map(self._row, map(self._fast, payloads)))
 
     def _carefully(self, payload: bytes) -> tuple[Any, ...]:
         value = self._codec.parse(payload)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from processor.decoders.checks import Unusable
-from processor.decoders.tree import Codec
+from processor.decoders.codec import Codec
 
 _EXACT: Final = 400
 """Digits of an integer beyond which it is infinite as a float anyway."""

@@ -9,7 +9,7 @@ import msgpack
 import msgspec
 
 from processor.decoders.checks import Unusable
-from processor.decoders.tree import ODD_KEYS, Codec
+from processor.decoders.codec import ODD_KEYS, Codec
 
 _ARRAYS: Final = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
 """First bytes of arrays."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from processor.decoders.checks import Checks, Unusable
-from processor.decoders.tree import Codec
+from processor.decoders.codec import Codec
 from processor.source_sections import Source
 from processor.types import Decoded, Failure, Times
 
@@ -25,10 +25,12 @@ class NumberDecoder:
         del topics
         failures: list[Failure] = []
         try:
-            found = list(map(_typed(float), payloads))
-            origin = list(range(len(payloads)))
+            # Python takes 1_000 for a number.
+            found = [] if b"_" in b"".join(payloads) else list(map(float, payloads))
         except ValueError:
-            found, origin = [], []
+            found = []
+        origin = list(range(len(found)))
+        if len(found) < len(payloads):
             for index, payload in enumerate(payloads):
                 try:
                     found.append(_parse(payload))
@@ -42,7 +44,7 @@ class NumberDecoder:
 
 def _read(payload: bytes) -> float:
     if b"_" in payload:
-        raise ValueError("Python's own way of writing numbers")
+        raise ValueError("it is only Python's way to write a number")
     return float(payload)
 
 
@@ -63,4 +65,9 @@ def _typed(of_type: Any) -> Callable[[bytes], float]:  # noqa: ANN401 - any type
     return _read
 
 
-NUMBER: Final = Codec(_parse, _typed, None)
+def _begins_array(payload: bytes) -> bool:
+    del payload
+    return False
+
+
+NUMBER: Final = Codec(_parse, _typed, _begins_array)

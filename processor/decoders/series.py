@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from processor.decoders.checks import Checks, Unusable
+from processor.decoders.codec import Codec
+from processor.decoders.structures import KEY, TIME, Member, structure
 from processor.decoders.times import evenly, to_nanoseconds
-from processor.decoders.tree import KEY, TIME, Codec, structure
 from processor.decoders.values import Missing, checked_key, is_missing, key_field, kind, look_up, number, pointer
 from processor.source_sections import BaseKeys, Source
 from processor.types import Decoded, Failure, Flags, Floats, Times
@@ -53,11 +53,11 @@ class SeriesDecoder:
         cell: Any = float | None if self._missing.allowed else float
         # Of one field, [[1], [2]] and [1, 2] are both two readings.
         rows = list[cell | list[cell]] if len(self._names) == 1 else list[list[cell]]
-        members = [(self._time, TIME), (self._values, rows)]
-        members += [] if isinstance(self._rate, float) else [(self._rate, float)]
-        members += [] if self._key is None else [(self._key, KEY)]
-        made = structure(members, (), optional=False)
-        self._fast = None if made is None else codec.typed(made)
+        members = [Member(self._time, TIME), Member(self._values, rows)]
+        members += [] if isinstance(self._rate, float) else [Member(self._rate, float)]
+        members += [] if self._key is None else [Member(self._key, KEY)]
+        self._made = structure(members)
+        self._fast = None if self._made is None else codec.typed(self._made.type)
 
     def decode(self, payloads: Sequence[bytes], arrivals: Times, topics: Sequence[str]) -> Decoded:
         """Decode N payloads; see `protocols.Decoder`."""
@@ -90,10 +90,10 @@ class SeriesDecoder:
 
     def _quickly(self, payload: bytes) -> list[_Block]:
         """Return the readings of an object with nothing wrong; none of any other payload."""
-        if self._fast is None:
+        if self._fast is None or self._made is None:
             return []
         try:
-            time, rows, *others = msgspec.structs.astuple(self._fast(payload))
+            time, rows, *others = self._made.row(self._fast(payload))
             values = np.array(rows, np.float64).reshape(len(rows), -1)
         except (ValueError, RecursionError):  # another shape, or something to be said about it precisely
             return []

@@ -5,26 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final, Literal
 
 import numpy as np
 from msgpack import Timestamp
+from msgspec.msgpack import Ext
 
 from processor.types import NS, Floats, Ints, Times
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
-
-
-@dataclass(frozen=True, slots=True)
-class Instant:
-    """A time that is one by itself, in whatever unit others are: CBOR's tags 0 and 1, MessagePack's timestamp."""
-
-    ns: int
-    """Since the Unix epoch; may be outside the years that fit."""
-
 
 KINDS: Final[Mapping[type, str]] = {
     dict: "an object",
@@ -35,11 +26,15 @@ KINDS: Final[Mapping[type, str]] = {
     int: "a number",
     float: "a number",
     type(None): "null",
-    Instant: "a time",
     Timestamp: "a time",
 }
 """What the values in a payload are called in sentences."""
 
+TIMESTAMP: Final = -1
+"""MessagePack's extension that is a time by itself, whatever unit others are in. Decoders may make it of other formats'
+times, so that they go through msgspec's structures."""
+TIMESTAMPS: Final = (Timestamp, Ext)
+"""What it is read as."""
 _SCALE: Final[Mapping[str, int]] = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _BANDS: Final = ((10**11, "s"), (10**14, "ms"), (10**17, "us"))
 """`auto` tells the unit by size: seconds up to the year 5138, milliseconds from 1973, and so on."""
@@ -61,6 +56,7 @@ _UTC_LINES: Final = re.compile(
 def to_nanoseconds(value: object, unit: TimeUnit) -> int:
     """Return one time in ns since the Unix epoch.
 
+    It is a number, text, or a timestamp as either of the MessagePack libraries has it.
     Floating-point seconds and milliseconds are rounded to the microsecond: they hold no more.
 
     Raises:
@@ -68,8 +64,8 @@ def to_nanoseconds(value: object, unit: TimeUnit) -> int:
     """
     if isinstance(value, str):
         return _from_text(value, unit)
-    if isinstance(value, Instant | Timestamp):
-        return _from_instant(value if isinstance(value, Instant) else Instant(value.to_unix_nano()))
+    if isinstance(value, Timestamp) or (isinstance(value, Ext) and value.code == TIMESTAMP):
+        return _from_timestamp(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         kind = KINDS.get(type(value), "something else")
         raise ValueError(f"{kind} is not a time; expected a number or ISO 8601 text")  # noqa: TRY004 - it is data
@@ -96,10 +92,12 @@ def _unit_of(value: float) -> str:
     return next((name for limit, name in _BANDS if size < limit), "ns")
 
 
-def _from_instant(instant: Instant) -> int:
-    if abs(instant.ns) > _LATEST:
+def _from_timestamp(value: Timestamp | Ext) -> int:
+    moment = value if isinstance(value, Timestamp) else Timestamp.from_bytes(bytes(value.data))
+    result: int = moment.to_unix_nano()
+    if abs(result) > _LATEST:
         raise ValueError(f"it is {_YEARS}")
-    return instant.ns
+    return result
 
 
 def _from_text(text: str, unit: TimeUnit) -> int:

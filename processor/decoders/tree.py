@@ -11,47 +11,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from processor.decoders.checks import Checks, Unusable
-from processor.decoders.values import (
-    LONGEST_KEY,
-    Missing,
-    Pointer,
-    checked_key,
-    is_missing,
-    key_field,
-    kind,
-    look_up,
-    pointer,
-)
+from processor.decoders.codec import Codec
+from processor.decoders.structures import KEY, TIME, Member, structure
+from processor.decoders.values import Missing, checked_key, is_missing, key_field, kind, look_up, pointer
 from processor.source_sections import Source
 from processor.types import Decoded, Failure, Ints, Times
 
-ODD_KEYS: Final = 32 << 10
-"""Bytes of a payload up to which its objects may have other keys than text, where the format allows them. Numbers and
-arrays can be chosen so that a dict of them takes the square of their count."""
-
-TIME: Final[Any] = int | float | str
-KEY: Final[Any] = int | Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY)]
-"""What a time and a stream's key are in a structure of msgspec's."""
-
 _Row = tuple[Any, ...]  # time if the source has one, stream key if it is in the payload, then the fields
-
-
-class Codec(NamedTuple):
-    """One way of writing trees."""
-
-    parse: Callable[[bytes], object]
-    """Returns what a payload holds: dict, list, str, int, float, bool, None; raises Unusable."""
-    typed: Callable[[Any], Callable[[bytes], Any]]
-    """Returns what turns payloads into a type of msgspec's; that raises ValueError or RecursionError."""
-    begins_array: Callable[[bytes], bool] | None
-    """Whether a payload, if it is one at all, is an array; may be wrong, and costs time then. None: `typed` is no
-    quicker than `parse`."""
 
 
 class TreeDecoder:
@@ -69,7 +40,10 @@ class TreeDecoder:
         self._key_name = key_field(source.stream)
         self._key = None if self._key_name is None else pointer(self._key_name)
         self._lead = (self._time is not None) + (self._key is not None)
-        self._fast = _typed(codec, self._time, self._key, self._fields, optional=self._missing.allowed)
+        members = [Member(steps, float, self._missing.allowed) for steps in self._fields]
+        members = [*([] if self._key is None else [Member(self._key, KEY)]), *members]
+        made = structure([*([] if self._time is None else [Member(self._time, TIME)]), *members])
+        self._fast = made and _Typed(codec.typed(made.type), codec.typed(list[made.type]), made.row)  # type: ignore[name-defined]
 
     def decode(self, payloads: Sequence[bytes], arrivals: Times, topics: Sequence[str]) -> Decoded:
         """Decode N payloads; see `protocols.Decoder`."""
@@ -78,9 +52,8 @@ class TreeDecoder:
         if self._fast is None:
             rows, origin = self._carefully(payloads, failures)
         else:
-            decode, astuple = self._fast.one, msgspec.structs.astuple
             try:
-                rows, origin = list(map(astuple, map(decode, payloads))), list(range(len(payloads)))
+                rows, origin = list(map(self._fast.row, map(self._fast.one, payloads))), list(range(len(payloads)))
             except (ValueError, RecursionError):  # all of msgspec's are ValueErrors, and UnicodeDecodeError is one
                 rows, origin = self._carefully(payloads, failures)
         return self._columns(rows, np.fromiter(origin, np.int64, len(rows)), arrivals, failures)
@@ -118,14 +91,13 @@ class TreeDecoder:
 
     def _quickly(self, payload: bytes) -> list[_Row]:
         """Return the readings of an object, or an array of them, with nothing wrong; none of any other payload."""
-        begins_array = self._codec.begins_array
-        if self._fast is None or begins_array is None:
+        if self._fast is None:
             return []
         try:
-            found = self._fast.many(payload) if begins_array(payload) else [self._fast.one(payload)]
+            found = self._fast.many(payload) if self._codec.begins_array(payload) else [self._fast.one(payload)]
         except (ValueError, RecursionError):  # another shape, or something to be said about it precisely
             return []
-        return list(map(msgspec.structs.astuple, found))
+        return list(map(self._fast.row, found))
 
     def _rows(self, value: object) -> list[_Row]:
         """Return the readings in a decoded payload of any of the shapes."""
@@ -214,44 +186,9 @@ def _item_of(name: str, position: int) -> str:
 class _Typed(NamedTuple):
     """Decoders to a structure of time, key and fields."""
 
-    one: Callable[[bytes], msgspec.Struct]
+    one: Callable[[bytes], Any]
     """Of an object."""
-    many: Callable[[bytes], list[msgspec.Struct]]
+    many: Callable[[bytes], list[Any]]
     """Of an array of objects."""
-
-
-def _typed(
-    codec: Codec, time: Pointer | None, key: Pointer | None, fields: Sequence[Pointer], *, optional: bool
-) -> _Typed | None:
-    """Return the decoders; None where time, key or a field cannot be in such a structure.
-
-    Where fields are optional they are None if they are missing.
-    """
-    leads = [(time, TIME), (key, KEY)]
-    wanted = [(steps, of_type) for steps, of_type in leads if steps is not None]
-    made = structure(wanted, [(steps, float) for steps in fields], optional=optional)
-    return None if made is None else _Typed(codec.typed(made), codec.typed(list[made]))  # type: ignore[valid-type]
-
-
-def structure(
-    required: Sequence[tuple[Pointer, Any]], others: Sequence[tuple[Pointer, Any]], *, optional: bool
-) -> type[msgspec.Struct] | None:
-    """Return a structure of members of an object, with their types; None where there cannot be one.
-
-    Args:
-        required: those that are always there.
-        others: those that come after them.
-        optional: whether these may be missing or null; they are None then.
-    """
-    if any(len(steps) != 1 for steps, _ in (*required, *others)):
-        return None
-    names = [steps[0] for steps, _ in (*required, *others)]
-    if len(set(names)) < len(names) or any(
-        character in '"\\' or character < " " for name in names for character in name
-    ):
-        return None  # msgspec has no such names, and each once
-    attributes = [f"field_{position}" for position in range(len(names))]
-    members: list[Any] = [(attribute, of_type) for attribute, (_, of_type) in zip(attributes, required, strict=False)]
-    for attribute, (_, of_type) in zip(attributes[len(required) :], others, strict=True):
-        members.append((attribute, of_type | None, None) if optional else (attribute, of_type))
-    return msgspec.defstruct("Reading", members, rename=dict(zip(attributes, names, strict=True)), gc=False)
+    row: Callable[[Any], _Row]
+    """Returns what is in one."""

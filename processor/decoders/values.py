@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 
 import cbor2
 import numpy as np
+from msgpack import Timestamp
+from msgspec.msgpack import Ext
 
 from processor.decoders.checks import Unusable
 from processor.decoders.times import KINDS
@@ -18,6 +20,8 @@ LONGEST_KEY: Final = 65_535
 """Characters of a stream's key in a payload: as many as a topic may have."""
 _PLAIN: Final = frozenset((int, float))
 _WHOLE: Final = re.compile("0|-?[1-9][0-9]{0,17}")
+
+_KINDS: Final = {**KINDS, Timestamp: "a time", Ext: "a time"}
 
 Pointer = tuple[str, ...]
 """The steps to a field."""
@@ -142,4 +146,4 @@ def kind(value: object) -> str:
         return str(value)
     if value is cbor2.undefined:
         return "undefined"
-    return "empty" if value in ([], {}, "") else KINDS.get(type(value), "of an unknown type")
+    return "empty" if value in ([], {}, "") else _KINDS.get(type(value), "of an unknown type")

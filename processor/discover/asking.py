@@ -44,7 +44,12 @@ class Asked:
         """The model's path as the configuration names it: relative to its own place."""
         if self.wanted is None:
             return None
-        return os.path.relpath(self.wanted.path, Path() if self.output is None else self.output.parent)
+        return os.path.relpath(self.wanted.path, self.directory)
+
+    @property
+    def directory(self) -> Path:
+        """Where the configuration will be, as far as that is known."""
+        return (Path() if self.output is None else self.output.parent).resolve()
 
 
 def read(

@@ -88,13 +88,23 @@ def _whole(payloads: Sequence[bytes]) -> list[str]:
 
 
 def _read(payloads: Sequence[bytes], dtype: str, skip: int) -> Floats:
-    """Return the numbers in payloads; none where they do not fit."""
+    """Return the first numbers in payloads; none where they do not fit."""
     width = np.dtype(dtype).itemsize
     if any(len(payload) <= skip or (len(payload) - skip) % width for payload in payloads):
         return np.empty(0)
-    numbers: NDArray[Any] = np.frombuffer(b"".join(payload[skip:] for payload in payloads), dtype)
-    with np.errstate(invalid="ignore"):
-        found: Floats = numbers[:_NUMBERS].astype(np.float64)
+    pieces, left = [], _NUMBERS * width
+    for payload in payloads:
+        pieces.append(payload[skip : skip + left])
+        left -= len(pieces[-1])
+        if not left:
+            break
+    return _floats(b"".join(pieces), dtype)
+
+
+def _floats(data: bytes, dtype: str) -> Floats:
+    numbers: NDArray[Any] = np.frombuffer(data, dtype)
+    with np.errstate(invalid="ignore"):  # a NaN that signals is a NaN
+        found: Floats = numbers.astype(np.float64)
     return found
 
 
@@ -114,16 +124,17 @@ def _arranged(dtype: str, skip: int, payloads: Sequence[bytes], wanted: Sequence
     width = np.dtype(dtype).itemsize
     counts = [(len(payload) - skip) // width for payload in payloads]
     common = gcd(*counts)
-    blocks = [_read([payload], dtype, skip) for payload in payloads[: 1 + _NUMBERS // common]]
+    blocks = [_floats(payload[skip:], dtype) for payload in payloads[: 1 + _NUMBERS // common]]
     found = []
     for channels in wanted:
         if common % channels:
             continue
         readings = sum(counts) / len(counts) / channels
-        side_by_side = _roughness([block.reshape(-1, channels) for block in blocks])
+        rows = max(2, _NUMBERS // channels)  # of each payload; some are large
+        side_by_side = _roughness([block.reshape(-1, channels)[:rows] for block in blocks])
         found.append(Numbers(dtype, skip, channels, "TC", readings, side_by_side))
         if channels > 1 and readings > 1:
-            turned = _roughness([block.reshape(channels, -1).T for block in blocks])
+            turned = _roughness([block.reshape(channels, -1)[:, :rows].T for block in blocks])
             found.append(Numbers(dtype, skip, channels, "CT", readings, turned))
     smoothest = min((one.roughness for one in found), default=1.0)
     if smoothest >= _SIGNAL and common in wanted:  # noise: what comes together is one reading

@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from processor.discover.drafts import last_name
+from processor.discover.drafts import COLORS, last_name
 from processor.discover.proposals import Proposal, with_fields
 from processor.discover.wishes import Wanted, Wish
 
-_COLORS: Final[Mapping[int, tuple[str, tuple[str, ...]]]] = {
-    1: ("grey", ("grey",)),
-    3: ("rgb", ("red", "green", "blue")),
-}
-"""What `image.color` is for so many channels, and what they are called."""
+_COLORS: Final[Mapping[int, str]] = {1: "grey", 3: "rgb"}
+"""What `image.color` is for so many channels."""
 
 
 class Choice(NamedTuple):
@@ -123,10 +120,10 @@ def _as_wished(one: Proposal, wish: Wish) -> Proposal:
     """Return a proposal for images with the size and the colours that a model takes; any other as it is."""
     if not wish.image or one.source is None:
         return one
-    color, channels = _COLORS[wish.channels or 3]
+    color = _COLORS[wish.channels or len(one.channels)]
     image = {**one.source["image"], "color": color}
     image |= {"height": wish.height or image["height"], "width": wish.width or image["width"]}
-    return replace(one, source={**one.source, "image": image}, channels=channels)
+    return replace(one, source={**one.source, "image": image}, channels=COLORS[color])
 
 
 def _with_enough(usable: Sequence[Proposal], wish: Wish) -> list[Proposal]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -16,18 +16,16 @@ from rich.live import Live
 from processor.clock import SystemClock
 from processor.discover.asking import Asked
 from processor.discover.choice import Choice, choose
-from processor.discover.heard import MOST_TOPICS
+from processor.discover.heard import MOST_TOPICS, Heard
 from processor.discover.joins import joins
 from processor.discover.learning import Learner
 from processor.discover.listening import Listener
-from processor.discover.pace import window_for
+from processor.discover.model_part import ModelPart, model_part
 from processor.discover.proposals import Proposal, give_names
 from processor.discover.table import table_of
-from processor.discover.wishes import Wanted
 from processor.discover.writing import Session, configuration
-from processor.errors import ConfigurationError, ModelError, Problem
+from processor.errors import ConfigurationError, Problem
 from processor.logs import one_line
-from processor.model.onnx_model import OnnxModel, load_model
 from processor.remote import NoAnswer
 
 _NOTHING: Final = 1
@@ -37,7 +35,9 @@ _NO_CONNECTION: Final = 2
 _WIDTH: Final = 140
 """Characters in a line where the output is no terminal."""
 _LOOK_EVERY: Final = 1.0
-"""Seconds between two tables, and ten times as long as one takes to be made."""
+"""Seconds between two tables, or ten times as long as one takes to be made."""
+_SAY_EVERY: Final = 5.0
+"""Seconds between two lines where the output is no terminal."""
 
 
 def run(asked: Asked) -> int:
@@ -69,6 +69,7 @@ def run(asked: Asked) -> int:
 
 
 def _listen(listener: Listener, learner: Learner, asked: Asked, console: Console) -> None:
+    """Listen, and show what is learned: as a table that grows on a terminal, in lines elsewhere."""
     clock = SystemClock()
     live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
     due: float | None = None  # a look holds up the reading, and the first messages are to arrive when they do
@@ -76,12 +77,15 @@ def _listen(listener: Listener, learner: Learner, asked: Asked, console: Console
     def show() -> None:
         nonlocal due
         now = clock.monotonic()
-        if due is None:
-            due = now + _LOOK_EVERY
-        elif live is not None and now >= due:
+        if due is not None and now >= due and live is None:
+            console.print(f"{listener.seconds:6.1f} s  {heard.messages:,} messages, {len(heard.topics):,} topics")
+        elif due is not None and now >= due and live is not None:
             live.update(table_of(learner.proposals()), refresh=True)
-            due = now + max(_LOOK_EVERY, 10 * (clock.monotonic() - now))
+        if due is None or now >= due:
+            every = _SAY_EVERY if live is None else _LOOK_EVERY
+            due = now + max(every, 10 * (clock.monotonic() - now))
 
+    heard = listener.heard
     with ExitStack() as cleanup:
         for number in (signal.SIGINT, signal.SIGTERM):
             cleanup.callback(signal.signal, number, signal.signal(number, lambda *_: listener.stop()))
@@ -103,15 +107,15 @@ def _conclude(proposals: list[Proposal], listener: Listener, asked: Asked, conso
         seconds=listener.seconds,
         messages=listener.heard.messages,
         topics=len(listener.heard.topics),
-        model_path=asked.model_path,
-        model=_opened(asked.wanted, choice),
+        has_model=asked.wanted is not None,
     )
-    text = configuration(choice, session)
+    part = model_part(choice, asked.model_path, asked.directory)
+    text = configuration(choice, part, session)
     if asked.output is None:
         typer.echo(text, nl=False)
     else:
         _write(asked.output, text)
-    for line in _next(choice, listener, asked):
+    for line in (*_notes(choice, part, listener.heard, listener.gaps), *_next(choice, asked)):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -121,23 +125,6 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise ConfigurationError([Problem("--output", f"{path} cannot be written: {error.strerror}")]) from error
-
-
-def _opened(wanted: Wanted | None, choice: Choice) -> OnnxModel | None:
-    """Return the model as `mlade run` would open it; None where it does not open so, which `mlade check` tells of."""
-    if wanted is None or choice.complaint or not choice.active:
-        return None
-    first, wish = choice.active[0], choice.wish
-    window = window_for(first.pace, None if wish is None else wish.size)
-    with suppress(ModelError):
-        return load_model(
-            wanted.path,
-            window_size=window.size,
-            channels=len(first.channels),
-            fields=first.channels,
-            layout=None if wish is None else wish.layout,
-        )
-    return None
 
 
 def _silence(listener: Listener, asked: Asked) -> str:
@@ -155,18 +142,21 @@ def _named(one: Proposal) -> str:
     return f"{name} (a guess: {one.guess})" if one.guess else name
 
 
-def _next(choice: Choice, listener: Listener, asked: Asked) -> Iterator[str]:
-    """Yield what was not looked at, what is missing, and what to do next."""
-    heard = listener.heard
-    if listener.gaps:
-        yield f"NOTE: connections lost: {listener.gaps}. What came meanwhile is not in it."
+def _notes(choice: Choice, part: ModelPart, heard: Heard, gaps: int) -> Iterator[str]:
+    """Yield what was not looked at, and what is missing."""
+    if gaps:
+        yield f"NOTE: connections lost: {gaps}. What came meanwhile is not in it."
     if heard.not_looked_at:
         told = f"{heard.not_looked_at:,} messages on further ones are only counted; --topic narrows it"
         yield f"NOTE: {MOST_TOPICS:,} topics were looked at. {told}."
     if heard.too_large:
         yield f"NOTE: {heard.too_large:,} messages over 1 MiB were not looked at; mlade run needs broker.max_payload."
-    if choice.complaint:
-        yield choice.complaint
+    if choice.complaint or part.problem:
+        yield choice.complaint or part.problem
+
+
+def _next(choice: Choice, asked: Asked) -> Iterator[str]:
+    """Yield what is active, and what to do next."""
     if not choice.active:
         yield "No format reads what came; docs/formats.md tells what mlade reads."
         return

@@ -26,6 +26,8 @@ _NODES: Final = 8
 """Named in a note."""
 _SIDE: Final = 224
 """Pixels that images have for most models."""
+COLORS: Final[Mapping[str, tuple[str, ...]]] = {"grey": ("grey",), "rgb": ("red", "green", "blue")}
+"""What the channels of an image are called."""
 _RATE_NAME: Final = re.compile(r"rate|hz|fs|freq|frequency|sampl(e|ing)_?(rate|frequency)", re.IGNORECASE)
 
 
@@ -182,10 +184,11 @@ def _of_metrics(made: Draft, given: Given) -> None:
 
 
 def _of_image(made: Draft, given: Given) -> None:
-    """Add images; which size they are made is the model's to say."""
+    """Add images, of the size that most models take; which it is, and the colours, are the model's to say."""
     sizes = Counter(f"{look.records[0]['width']}x{look.records[0]['height']}" for look in given.looks)
-    made.keys["image"] = {"height": _SIDE, "width": _SIDE, "color": "rgb"}
-    made.channels = ("red", "green", "blue")
+    color = "grey" if all(look.records[0]["color"] == "grey" for look in given.looks) else "rgb"
+    made.keys["image"] = {"height": _SIDE, "width": _SIDE, "color": color}
+    made.channels = COLORS[color]
     made.notes.append(f"They come as {', '.join(size for size, _ in sizes.most_common(3))} pixels, and are scaled.")
 
 

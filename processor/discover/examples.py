@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from processor.decoders.times import Instant
+from processor.decoders.times import TIMESTAMPS
+from processor.discover.moments import moment
 from processor.discover.proposals import Proposal
 from processor.events import timestamp
 from processor.logs import one_line
@@ -39,8 +40,9 @@ def payload_text(one: Proposal) -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, Instant):
-        return timestamp(value.ns)
+    found = moment(value) if isinstance(value, TIMESTAMPS) else None
+    if found is not None:
+        return timestamp(found[0])
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 

@@ -42,18 +42,17 @@ def group(signatures: Mapping[str, Signature], others: Collection[str] = ()) -> 
     kinds: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for topic, found in sorted(signatures.items()):
         kinds[topic.count("/"), found.format, found.kind, found.details].append(topic)
-    heard = [topic.split("/") for topic in (*signatures, *others)]
-    by_depth: dict[int, list[list[str]]] = defaultdict(list)
-    for levels in heard:
-        by_depth[len(levels)].append(levels)
+    by_depth: dict[int, dict[str, list[str]]] = defaultdict(dict)
+    for topic in (*signatures, *others):
+        by_depth[topic.count("/")][topic] = topic.split("/")
     families = []
     for topics in kinds.values():
         for alike, names in _by_fields(topics, signatures):
             signature = signatures[alike[0]]._replace(names=names)
             for members in _by_quantity(alike, signature):
-                mine = set(members)
-                foreign = [levels for levels in by_depth[members[0].count("/") + 1] if "/".join(levels) not in mine]
-                filters = cover([topic.split("/") for topic in members], foreign)
+                mine, near = set(members), by_depth[members[0].count("/")]
+                foreign = [levels for topic, levels in near.items() if topic not in mine]
+                filters = cover([near[topic] for topic in members], foreign)
                 families.append(Family(tuple(members), signature, tuple(filters)))
     return families
 

@@ -32,7 +32,7 @@ _COUNTER_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_NAME: Final = re.compile(
-    r".*(version|firmware|fw|schema|rssi|snr|battery|latitude|longitude|lat|lon|quality|device_?id|sensor_?id|_id|id)",
+    r".*(version|firmware|fw|schema|rssi|snr|link_?quality|lqi|battery|latitude|longitude|lat|lon|quality|device_?id|sensor_?id|_id|id)",
     re.IGNORECASE,
 )
 _IDENTIFIER: Final = re.compile(r"(?=.*[0-9])[\w.:-]{1,64}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from processor.discover import sparkplug
 from processor.discover.families import group
 from processor.discover.heard import Heard, without_processors
 from processor.discover.looks import MOST_LOOKED_AT, Signature, signature
@@ -29,10 +30,13 @@ class Learner:
     def proposals(self, *, final: bool = False) -> list[Proposal]:
         """Return what is known now; `final`: everything is looked at again."""
         topics = {topic.name: topic for topic in without_processors(self._heard.topics)}
-        silent = []
+        edge = [topic for topic in topics.values() if sparkplug.is_sparkplug(topic.name)]
+        silent = [topic.name for topic in edge]
         most = max(_FEWEST, min(MOST_LOOKED_AT, _LOOKS // max(1, len(topics))))
         signatures: dict[str, Signature] = {}
         for name, topic in topics.items():
+            if sparkplug.is_sparkplug(name):
+                continue
             count = topic.messages + topic.retained
             seen_at, found = self._known.get(name, (0, None))
             if final or not seen_at or count >= 2 * seen_at:
@@ -43,4 +47,4 @@ class Learner:
             else:
                 signatures[name] = found
         families = [(family, gather(family, topics)) for family in group(signatures, silent)]
-        return propose(families, self._channels)
+        return propose([*families, *sparkplug.families(edge)], self._channels)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable
 from typing import Final, NamedTuple
 
-MOST_RECORDS: Final = 64
+MOST_RECORDS: Final = 32
 """Readings of one payload that are looked at."""
 MOST_FIELDS: Final = 256
 """Fields of one reading that are looked at."""

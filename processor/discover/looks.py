@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processor.discover import binary, opcua, packed, texts, trees
+from processor.discover import binary, images, opcua, packed, texts, trees
 from processor.discover.heard import Topic
 from processor.discover.look import Look, unknown
 from processor.types import Message
@@ -48,7 +48,7 @@ def look(payload: bytes) -> Look:
             pass
         else:
             return opcua.look_at(tree) or trees.look_at(tree, "json")
-    found = texts.look_at(payload) or packed.look_at(payload)
+    found = images.look_at(payload) or texts.look_at(payload) or packed.look_at(payload)
     return found or unknown("bytes", "bytes of no format that is known")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from processor.decoders.times import Instant, TimeUnit, to_nanoseconds
+from processor.decoders.times import TIMESTAMPS, TimeUnit, to_nanoseconds
 from processor.types import NS
 
 _EARLIEST: Final = 946_684_800 * NS
@@ -19,17 +19,17 @@ _DATED: Final = re.compile(r"[0-9]{4}-?[0-9W]{2}-?[0-9]{1,2}([T ]|$)")
 
 def moment(value: object) -> tuple[int, TimeUnit] | None:
     """Return a time in ns since the Unix epoch with its unit; None where a value is none of the years 2000 to 2050."""
-    if isinstance(value, Instant):
-        return (value.ns, "auto") if _EARLIEST <= value.ns < _LATEST else None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, *TIMESTAMPS)):
         return None
     unit: TimeUnit
-    if isinstance(value, str) and not _DIGITS.fullmatch(value.strip()):
+    if isinstance(value, TIMESTAMPS):
+        unit = "auto"
+    elif isinstance(value, str) and not _DIGITS.fullmatch(value.strip()):
         if not _DATED.match(value.strip()):
             return None
         unit = "iso8601"
     else:
-        number = float(value)
+        number = float(value) if isinstance(value, str) else value
         found = next((unit for unit, scale in _SCALES if _EARLIEST <= number * scale < _LATEST), None)
         if found is None:
             return None

@@ -7,8 +7,8 @@ from typing import Final
 
 from processor.decoders.cbor import CBOR
 from processor.decoders.checks import Unusable
+from processor.decoders.codec import Codec
 from processor.decoders.msgpack import MSGPACK
-from processor.decoders.tree import Codec
 from processor.discover import trees
 from processor.discover.look import Look
 

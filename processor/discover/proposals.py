@@ -23,6 +23,10 @@ from processor.types import Message
 
 _MOST_MESSAGES: Final = 480
 """Of one family that are looked at."""
+_MOST_IMAGES: Final = 8
+"""As many, of images: they take milliseconds each."""
+_MOST_VALUES: Final = 200_000
+"""In the readings of one family that are looked at; of a message beyond them, one reading is."""
 _ALL: Final = 0.98
 """The share of messages that a sure guess decodes."""
 
@@ -95,11 +99,20 @@ class Evidence(NamedTuple):
 def gather(family: Family, topics: Mapping[str, Topic]) -> Evidence:
     """Return what is known of a family whose messages stand each for themselves."""
     mine = [topics[name] for name in family.topics]
-    each = max(1, _MOST_MESSAGES // len(mine))
-    chosen = [message for topic in mine for message in list(topic.kept)[-each:]]
-    kept = sorted(chosen[: 2 * _MOST_MESSAGES], key=lambda message: message.arrival)
-    sightings = [Sighting(message.topic, message, look(message.payload)) for message in kept]
-    return Evidence(mine, [one for one in sightings if _is_like(one.look, family)], kept)
+    most = _MOST_IMAGES if family.signature.format == "image" else _MOST_MESSAGES
+    each = max(1, most // len(mine))
+    chosen = [message for topic in mine[:most] for message in list(topic.kept)[-each:]]
+    kept = sorted(chosen, key=lambda message: message.arrival)
+    sightings = []
+    values = 0
+    for message in kept:
+        found = look(message.payload)
+        if _is_like(found, family):
+            values += sum(map(len, found.records))
+            if values > _MOST_VALUES:
+                found = found._replace(records=found.records[:1])
+            sightings.append(Sighting(message.topic, message, found))
+    return Evidence(mine, sightings, kept)
 
 
 def propose(found: Iterable[tuple[Family, Evidence]], channels: Sequence[int] = ()) -> list[Proposal]:

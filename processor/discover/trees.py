@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from processor.decoders.times import Instant
+from processor.decoders.times import TIMESTAMPS
 from processor.decoders.values import look_up
 from processor.discover.look import MOST_FIELDS, MOST_RECORDS, Look, Record, can_be_written, unknown
 from processor.discover.moments import is_moment
@@ -13,7 +13,7 @@ from processor.discover.moments import is_moment
 _DEEPEST: Final = 8
 _LONGEST_AXES: Final = 16
 """Numbers in an array that are fields of one reading rather than a field of so many readings."""
-_SCALAR: Final = (int, float, str, bool, type(None), Instant)
+_SCALAR: Final = (int, float, str, type(None), *TIMESTAMPS)
 
 
 def look_at(tree: object, format_: str) -> Look:
@@ -49,12 +49,21 @@ def is_number(value: object) -> bool:
 
 def flat(tree: dict[str, Any]) -> Record:
     """Return an object's values by field: its own keys, and JSON pointers to what lies deeper."""
+    if len(tree) <= MOST_FIELDS and _is_flat(tree):  # nearly always
+        return dict(tree)
     found: Record = {}
     for steps, value in _leaves(tree, ()):
         if len(found) >= MOST_FIELDS:
             break
         found[field_name(steps)] = value
     return found
+
+
+def _is_flat(tree: dict[str, Any]) -> bool:
+    """Whether an object's keys are its fields as they stand there."""
+    if any(isinstance(value, dict | list) for value in tree.values()):
+        return False
+    return all(isinstance(key, str) and key and key[0] != "/" for key in tree) and can_be_written("".join(tree))
 
 
 def field_name(steps: tuple[str, ...]) -> str:

@@ -7,9 +7,8 @@ from typing import Any, Final, NamedTuple
 
 from processor.discover.choice import Choice
 from processor.discover.examples import example, printable
-from processor.discover.pace import window_for
+from processor.discover.model_part import ModelPart
 from processor.discover.proposals import Proposal
-from processor.discover.wishes import layout_key
 from processor.model.onnx_model import OnnxModel
 from processor.printing import as_flow, size
 
@@ -27,21 +26,19 @@ class Session(NamedTuple):
     seconds: float
     messages: int
     topics: int
-    model_path: str | None
-    """As in `model.path`; None where no model was given."""
-    model: OnnxModel | None
-    """Where it fits what is active."""
+    has_model: bool
+    """Whether a model was given."""
 
 
-def configuration(choice: Choice, session: Session) -> str:
+def configuration(choice: Choice, part: ModelPart, session: Session) -> str:
     """Return the file's text."""
-    return "\n".join(_lines(choice, session)) + "\n"
+    return "\n".join(_lines(choice, part, session)) + "\n"
 
 
-def _lines(choice: Choice, session: Session) -> Iterator[str]:
+def _lines(choice: Choice, part: ModelPart, session: Session) -> Iterator[str]:
     yield from _comment(
-        f"Written by mlade discover at {session.when}, from {session.messages:,} messages on {session.topics:,} topics "
-        f"in {session.seconds:.0f} s. CHECK marks what it could not know."
+        f"Written by mlade discover at {session.when}, from {_count(session.messages, 'message')} on "
+        f"{_count(session.topics, 'topic')} in {session.seconds:.0f} s. CHECK marks what it could not know."
     )
     if choice.complaint:
         yield from _comment(f"CHECK: {choice.complaint}")
@@ -68,9 +65,9 @@ def _lines(choice: Choice, session: Session) -> Iterator[str]:
     if len(unread) > _MOST:
         yield from _comment(f"nor {len(unread) - _MOST} families more.", "  ")
     yield ""
-    yield from _model(choice, session)
+    yield from _model(choice, part, given=session.has_model)
     yield ""
-    yield from _filter(session.model)
+    yield from _filter(part.model)
     yield ""
     yield "bridges:"
     yield "  - {type: files, path: ./accepted}   # a CloudEvent a line, a folder a day"
@@ -108,53 +105,43 @@ def _remark(key: str, one: Proposal) -> str:
 
 
 def _heard(one: Proposal) -> str:
-    count = len(one.family.topics)
-    topics = "1 topic" if count == 1 else f"{count:,} topics"
     pace = f" at {one.pace.messages:.3g}/s" if one.pace.messages else ""
     kept = f" and {one.retained:,} retained" if one.retained else ""
-    return f"{topics}, {one.messages:,} messages{pace}{kept}, {size(round(one.size))} each."
+    each = size(round(one.size))
+    return f"{_count(len(one.family.topics), 'topic')}, {_count(one.messages, 'message')}{pace}{kept}, {each} each."
 
 
 def _tried(one: Proposal) -> str:
     tried = one.tried
     if tried is None:
         return ""
-    streams = "1 stream" if tried.streams == 1 else f"{tried.streams:,} streams"
-    readings = "1 reading" if tried.readings == 1 else f"{tried.readings:,} readings"
-    return f"Tried with {tried.messages} messages: {tried.decoded} decode, to {readings} of {streams}."
+    found = f"{_count(tried.readings, 'reading')} of {_count(tried.streams, 'stream')}"
+    return f"Tried with {_count(tried.messages, 'message')}: {tried.decoded} decode, to {found}."
 
 
-def _model(choice: Choice, session: Session) -> Iterator[str]:
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _model(choice: Choice, part: ModelPart, *, given: bool) -> Iterator[str]:
     yield "model:"
-    if session.model_path is None:
-        yield "  path: model.onnx                    # CHECK: yours"
-    else:
-        yield f"  path: {as_flow(session.model_path)}"
-    if not choice.active:
-        return
-    first, wish = choice.active[0], choice.wish
-    if first.family.signature.format == "image":
-        return
-    window = window_for(first.pace, None if wish is None else wish.size)
-    keys: dict[str, object] = {"size": window.size, "step": window.step}
-    if window.max_gap is not None:
-        keys["max_gap"] = window.max_gap
-    if session.model is not None:
-        yield from _comment(f"It takes {session.model.input}, and gives {_given(session.model)}.", "  ")
-    elif wish is None:
-        count, size_ = len(first.channels), window.size
-        shape = f"[N, {count}, {size_}] or [N, {size_}, {count}]"
+    yield f"  path: {as_flow(part.keys['path'])}" + ("" if given else "                    # CHECK: yours")
+    if part.model is not None:
+        yield from _comment(f"It takes {part.model.input}, and gives {_given(part.model)}.", "  ")
+    elif part.problem:
+        yield from _comment(f"CHECK: {part.problem}", "  ")
+    elif not given and part.window:
+        first, size_ = choice.active[0], part.keys["window"]["size"]
+        shape = f"[N, {len(first.channels)}, {size_}] or [N, {size_}, {len(first.channels)}]"
         told = f"It has to take {shape}: {_channels(first)} in windows of {size_} readings, or another number of them."
         yield from _comment(told, "  ")
-    yield from _comment(f"Windows: {window.why}.", "  ")
-    yield f"  window: {as_flow(keys)}"
-    layout = None if wish is None else layout_key(wish)
-    if layout is not None:
-        yield f"  input: {{layout: {layout}}}"
+    if part.window:
+        yield from _comment(f"Windows: {part.window}.", "  ")
+    yield from (f"  {key}: {as_flow(value)}" for key, value in part.keys.items() if key != "path")
 
 
 def _channels(one: Proposal) -> str:
-    return "1 channel" if len(one.channels) == 1 else f"{len(one.channels)} channels ({', '.join(one.channels)})"
+    return f"{_count(len(one.channels), 'channel')} ({', '.join(one.channels)})"
 
 
 def _given(model: OnnxModel) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -187,14 +185,9 @@ class Collection:
 
 
 def _picture(pixels: Pixels) -> str:
-    """Return (height, width, C) pixels as a data URL, at most 200 wide and high."""
-    from PIL.Image import fromarray  # noqa: PLC0415 - Pillow takes 5 MB, and a while to load
+    from processor.thumbnails import of_pixels  # noqa: PLC0415 - Pillow takes 5 MB, and a while to load
 
-    picture = fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    picture.thumbnail((_PICTURE, _PICTURE))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return of_pixels(pixels, _PICTURE)
 
 
 def _stream(name: StreamName) -> str:

@@ -5,6 +5,7 @@ Needs Chromium; without one the tests fail and say how to get it.
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from playwright.sync_api import Page, expect
 
 from tests import models
 from tests.browser.conftest import Dashboard, Dashboards, OpenPage
+from tests.images import encoded, noise
 from tests.integration.test_run import START, source
 from tests.mosquitto import MosquittoFactory
 from tests.mqtt_client import Client, MqttClientFactory
@@ -180,12 +182,11 @@ def test_samples_letters_and_commands(line: Line, dashboard: Dashboard, open_pag
     expect(page.locator(".samples li")).to_have_count(2)
     expect(page.locator(".samples li").first).to_contain_text("<b>run</b> 60 %")
     expect(page.locator(".samples li").first).to_contain_text("rule unsure: confidence 0.6, wanted 0.5 to 0.7")
-    image = {
-        "id": "1",
-        "data": {"readings": {"values": [[[[0.1], [0.9]], [[0.5], [0.2]]]]}, "selection": {"rule": "r"}},
-    }
+    file = base64.b64encode(encoded(noise(2, 3))).decode()
+    readings = {"values": [], "image": {"content_type": "image/png", "base64": file}}
+    image = {"id": "1", "data": {"readings": readings, "selection": {"rule": "r"}}}
     line.publish(f"{line.processor.root}/accepted/r", json.dumps(image))
-    expect(page.locator(".samples img")).to_have_js_property("naturalWidth", 2)
+    expect(page.locator(".samples img")).to_have_js_property("naturalWidth", 3)
     page.get_by_role("tab", name="Dead letters").click()
     page.locator("summary").click()
     expect(page.locator(".letters pre")).to_have_text("<script>no JSON")

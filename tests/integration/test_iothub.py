@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from processor import connection_string
@@ -30,8 +32,10 @@ from processor.bridges.iothub.identity import (
 from processor.clock import SystemClock
 from processor.cloud import CloudLink, Desired, Input, Method, Notice
 from processor.deadletters import read
+from processor.events import sample_event
 from processor.store import Changes
 from tests.hub_bridge import asked, bridge_to, numbers
+from tests.images import encoded, noise
 from tests.iothub import Device, Hub
 from tests.iothub.hub import MQTT_PORT
 from tests.iothub.identity import Authority
@@ -113,6 +117,45 @@ def test_what_is_too_large_is_uploaded_and_referred_to(
     short = json.loads(event.body)
     assert short.pop("dataref").endswith(name)
     assert short == {"specversion": "1.0", "id": f"{3:032x}"}
+
+
+@pytest.mark.parametrize("pack", [0, 4096])
+def test_large_images_are_uploaded_and_small_ones_are_sent(hub: Hub, tmp_path: Path, pack: int) -> None:
+    """Whole, as the files that came; alone or packed."""
+    device = hub.add_device("dev1")
+    files = {"small": encoded(noise(60, 80), "JPEG"), "large": encoded(noise(300, 400))}
+    contents = [
+        one._replace(event=_image_event(one.id, file)) for one, file in zip(samples(0, 2), files.values(), strict=True)
+    ]
+    assert [len(one.event) > 256 << 10 for one in contents] == [False, True]
+    with delivering(tmp_path, bridge_to(hub, device, pack=pack, linger=0.1)) as (store, delivery):
+        store.commit(Changes(samples=contents), 0)
+        delivery.notify()
+        wait_until(lambda: store.totals.rows == 0)
+        assert delivery.figures()["uploads"] == 1
+    (stored,) = hub.blobs.values()
+    bodies = [json.loads(event.body) for event in hub.received(device)]
+    events = [one for body in bodies for one in (body if isinstance(body, list) else [body])]
+    (sent,) = [one for one in events if "data" in one]
+    (referred,) = [one["id"] for one in events if "dataref" in one]
+    assert referred == json.loads(stored)["id"] == contents[1].id
+    for event, name in ((sent, "small"), (json.loads(stored), "large")):
+        assert base64.b64decode(event["data"]["readings"]["image"]["base64"]) == files[name]
+
+
+def _image_event(identifier: str, payload: bytes) -> bytes:
+    return sample_event(
+        identifier=identifier,
+        processor="line-1",
+        source="eye",
+        stream="camera/1",
+        fields=[],
+        times=np.array([1_795_341_600_000_000_000]),
+        values=payload,
+        answer={"label": "a", "confidence": 0.5, "probabilities": {"a": 0.5, "b": 0.5}, "value": None},
+        selection={"rule": "rule"},
+        model={"name": "model", "sha256": ""},
+    )
 
 
 @pytest.mark.parametrize("upload", [True, False])

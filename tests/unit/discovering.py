@@ -11,6 +11,7 @@ from processor.discover.choice import Choice, choose
 from processor.discover.heard import Heard
 from processor.discover.joins import joins
 from processor.discover.learning import Learner
+from processor.discover.model_part import model_part
 from processor.discover.proposals import Proposal, give_names
 from processor.discover.wishes import Wanted
 from processor.discover.writing import Session, configuration
@@ -62,8 +63,9 @@ def conclude(proposals: Sequence[Proposal], wanted: Wanted | None = None) -> tup
     alternatives = joins(proposals)
     give_names([*proposals, *alternatives])
     choice = choose(proposals, wanted, alternatives)
-    session = Session({"url": "mqtt://broker.example:1883"}, "2026-11-22T10:00:00Z", 20, 1, 1, None, None)
-    return choice, configuration(choice, session)
+    session = Session({"url": "mqtt://broker.example:1883"}, "2026-11-22T10:00:00Z", 20, 1, 1, wanted is not None)
+    part = model_part(choice, None if wanted is None else str(wanted.path), Path())
+    return choice, configuration(choice, part, session)
 
 
 def read(text: str) -> settings.Settings:

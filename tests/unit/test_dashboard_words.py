@@ -227,6 +227,7 @@ def test_times_are_told_as_people_at_the_page_would() -> None:
     assert words.when("2026-11-25T10:30:00.1234567Z", NOW) == "11:30:00"
     assert words.when("2026-11-23T10:30:00Z", NOW) == "Mon 11:30:00"
     assert words.when("2026-10-23T10:30:00Z", NOW) == "2026-10-23 12:30:00"
-    assert words.when("soon", NOW) == "soon"
+    for none in ("soon", "2026-11-25", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z"):
+        assert words.when(none, NOW) == none
     assert words.span(90_000) == "1 day"
     assert words.size(1536) == "1.5 KiB"

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from processor.types import Message
+from tests.sparkplug import metric, payload, recorded
 from tests.unit.discovering import NOW, TENTH, Make, conclude, learn, one, plain, read, source, stream
 
 
@@ -326,6 +328,51 @@ def test_a_model_tells_how_many_channels_binary_has() -> None:
     assert len(one(messages, channels=[7]).channels) == 12
 
 
+def edge(library: str) -> list[Message]:
+    """Return a recorded session of edge nodes."""
+    return [Message(sent.topic, sent.payload, arrival=NOW + n * TENTH) for n, sent in enumerate(recorded(library))]
+
+
+@pytest.mark.parametrize(
+    ("library", "metrics"),
+    [
+        ("pysparkplug", ("Temperature", "Level", "Total", "Small", "Count", "Setpoint")),
+        ("sparkplug_client", ("Flow", "Valve", "Pulses")),
+    ],
+)
+def test_sparkplug_as_edge_nodes_send_it(library: str, metrics: tuple[str, ...]) -> None:
+    """Metrics by the names of the births; all of a node's messages go to one source."""
+    first, *_ = learn(edge(library), stream("plant/7/press", press, 2))
+    assert first.source is not None
+    assert (first.source["topics"], first.channels, first.guess) == (["spBv1.0/#"], metrics, "")
+    assert first.tried is not None
+    assert first.tried.decoded == first.tried.messages
+
+
+def test_sparkplug_without_births_has_no_names() -> None:
+    """Numbers stand for names; a listener does not ask for births."""
+    proposal = one(stream("spBv1.0/G/DDATA/E/D", lambda n, _: payload([metric(value=wave(n), alias=7)], seq=n)))
+    assert proposal.source is None
+    assert proposal.problem.startswith("its birth, which names its metrics, did not come")
+
+
+@pytest.mark.parametrize(("kind", "color"), [("JPEG", "rgb"), ("PNG", "rgb"), ("PNG", "grey")])
+def test_pictures_are_scaled_for_the_model(kind: str, color: str) -> None:
+    """As Pillow writes them; how large they come is told."""
+
+    def make(number: int, _: float) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB" if color == "rgb" else "L", (64, 48), number).save(file, kind)
+        return file.getvalue()
+
+    proposal = one(stream("cam/1", make, 4))
+    assert proposal.source is not None
+    assert proposal.source["image"] == {"height": 224, "width": 224, "color": color}
+    assert "They come as 64x48 pixels, and are scaled." in proposal.notes
+    assert proposal.guess == ""
+    assert read(conclude([proposal])[1]).sources[0].image.color == color
+
+
 def test_bytes_without_a_meaning_have_no_source() -> None:
     """What is encrypted or compressed looks like no numbers."""
     random = np.random.default_rng(1)
@@ -399,7 +446,8 @@ def test_one_family_is_active_and_the_others_are_comments() -> None:
 
 
 levels = st.sampled_from(["a", "b", "7", "spBv1.0", "é", "", "ü b", "x\x85y"])
-topics = st.lists(levels, min_size=1, max_size=4).map("/".join).filter(bool)
+parties = st.sampled_from(["NDATA/E", "NBIRTH/E", "DDATA/E/D", "DBIRTH/E/D"]).map("spBv1.0/G/{}".format)
+topics = st.lists(levels, min_size=1, max_size=4).map("/".join).filter(bool) | parties
 scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5)
 trees = st.dictionaries(st.text(max_size=4), scalars | st.lists(scalars, max_size=4), max_size=4)
 payloads = (
@@ -407,6 +455,11 @@ payloads = (
     | st.text(max_size=20).map(lambda text: text.encode(errors="replace"))
     | (trees | scalars | st.lists(trees, max_size=3)).map(lambda tree: json.dumps(tree).encode())
     | trees.map(cbor2.dumps)
+    | st.sampled_from(
+        [b'{"a": 1%s}' % (b"0" * 5000), b"[" * 5000, b"1e999", b'{"t": -1e999}', cbor2.dumps([10**300] * 2)]
+    )
+    | st.binary(max_size=20).map(lambda rest: b"\xff\xd8\xff" + rest)
+    | st.sampled_from(recorded("pysparkplug")).map(lambda sent: sent.payload)
     | st.integers(0, 100).map(lambda number: press(number, NOW / 1e9).encode())
 )
 

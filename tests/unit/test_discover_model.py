@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from processor.discover.wishes import Wanted, layout_key, look_at_model
 from processor.errors import ModelError
@@ -27,7 +29,8 @@ def wanted(folder: Path, model: str) -> Wanted:
         "named": lambda: models.graph(
             "g (float[N, 2, T] x) => (float[N, 2, T] y) { y = Identity (x) }", metadata={"fields": "oil, rpm"}
         ),
-        "image": lambda: models.graph("g (float[N, 1, 28, 32] x) => (float[N, 1, 28, 32] y) { y = Identity (x) }"),
+        "image": lambda: models.mean_image("float", "NCHW", (28, 32), colours=1),
+        "photo": lambda: models.image(channels_last=True),
         "two": lambda: models.graph("g (float[N, 2] x, float[N, 2] z) => (float[N, 2] y) { y = Add (x, z) }"),
         "deep": lambda: models.graph("g (float[N, 1, 2, 3, 4] x) => (float[N, 1, 2, 3, 4] y) { y = Identity (x) }"),
     }
@@ -81,6 +84,26 @@ def test_a_model_of_one_channel_takes_one_field(tmp_path: Path) -> None:
     choice, text = conclude(heard, wanted(tmp_path, "one"))
     assert [one.family.filters for one in choice.active] == [("line/1/temp",)]
     assert read(text).model.window.size == 50
+
+
+def test_images_become_as_large_as_the_model_takes_them(tmp_path: Path) -> None:
+    """With as many colours."""
+
+    def make(*_: object) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (64, 48)).save(file, "PNG")
+        return file.getvalue()
+
+    heard = learn(stream("plant/7/press", PRESS), stream("cam/1", make, 3))
+    _, text = conclude(heard, wanted(tmp_path, "image"))
+    (source,) = read(text).sources
+    assert (source.format, source.image.height, source.image.width, source.image.color) == ("image", 28, 32, "grey")
+    assert "measure: value" in text
+    _, text = conclude(heard, wanted(tmp_path, "photo"))
+    (source,) = read(text).sources
+    assert (source.image.height, source.image.width, source.image.color) == (8, 12, "rgb")
+    assert plain(text)["model"]["input"] == {"layout": "NHWC"}
+    assert "gives probabilities of 0, 1, 2" in text
 
 
 def test_names_in_the_model_s_metadata_choose_the_fields(tmp_path: Path) -> None:

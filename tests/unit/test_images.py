@@ -29,7 +29,7 @@ from processor.events import event_id
 from processor.filter import validate_filter
 from processor.journal import Journal
 from processor.model.onnx_model import OnnxModel
-from processor.pictures import thumbnails
+from processor.pictures import brightness
 from processor.recording import Reader, Writer
 from processor.replay import Candidate, Replay
 from processor.replay_run import play, replay_recording
@@ -335,16 +335,16 @@ def test_near_duplicates_are_told_by_what_can_be_seen(settings: Settings, model:
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 1), (1, 50), (8, 12), (31, 45), (224, 100)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_thumbnail_is_the_mean_brightness_of_each_field(height: int, width: int, channels: int) -> None:
+def test_what_is_compared_is_the_mean_brightness_of_each_field(height: int, width: int, channels: int) -> None:
     """As from an image enlarged until every field has whole pixels; on any machine, in any company."""
     images = np.stack([noise(height, width, channels, seed) for seed in range(3)])
-    found = thumbnails(images, np.array([2, 0]))
+    found = brightness(images, np.array([2, 0]))
     weights = np.array([0.299, 0.587, 0.114]) if channels == 3 else np.ones(1)
     for row, image in zip(found, images[[2, 0]], strict=True):
         large = np.kron(image @ weights, np.ones((16, 16)))
         expected = large.reshape(16, height, 16, width).mean(axis=(1, 3))
         assert row.reshape(16, 16) == pytest.approx(expected, abs=1e-9)
-    assert thumbnails(images[:1], np.array([0])).tobytes() == found[1:].tobytes()
+    assert brightness(images[:1], np.array([0])).tobytes() == found[1:].tobytes()
 
 
 @pytest.mark.parametrize(

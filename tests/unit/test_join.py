@@ -220,6 +220,26 @@ def test_any_batches_and_restarts_give_the_same(
     assert sorted(parts, key=str) == sorted(told(whole), key=str)
 
 
+@given(
+    st.sampled_from([*ENCODERS, "number"]),
+    st.lists(st.tuples(st.sampled_from(["plant/1/temp", "plant/1/vib"]), st.binary(max_size=12)), max_size=12),
+    st.lists(st.integers(0, 12), max_size=3),
+)
+@settings(max_examples=150, deadline=None)
+def test_anything_may_arrive(format_: str, sent: list[tuple[str, bytes]], cuts: list[int]) -> None:
+    """In every format: readings, reasons or patience, never an exception, and the same in any batches."""
+    whole = run(subject(format_), *(payload for _, payload in sent), topics=[topic for topic, _ in sent])
+    current = subject(format_)
+    parts: list[tuple[Any, ...]] = []
+    done = 0
+    for batch in cut(sent, cuts):
+        topics = [topic for topic, _ in batch]
+        decoded = run(current, *(payload for _, payload in batch), topics=topics, first=NOW + done * STEP)
+        parts += [(origin + done, *others) for origin, *others in told(decoded)]
+        done += len(batch)
+    assert sorted(parts, key=str) == sorted(told(whole), key=str)
+
+
 @pytest.mark.parametrize("format_", [*ENCODERS, "number"])
 def test_bare_numbers_of_two_sensors(format_: str) -> None:
     """A reading when the second came, at the newer one's time, with the fields in their order, under the common key."""

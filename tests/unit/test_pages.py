@@ -39,6 +39,8 @@ def whole(data: Any) -> dict[str, Any]:  # noqa: ANN401 - YAML
         data = {"filter": data}
     elif {"rate", "pack"} & data.keys():
         data = {"bridges": [{"type": "iothub", "edge": True} | data]}
+    elif data.get("model", {}).get("input", {}).get("mean") and "sources" not in data:
+        data = {"sources": [{"name": "s", "topics": ["t"], "format": "image"}], **data}  # of three colours
     return {**LEAST, **data}
 
 

@@ -386,6 +386,28 @@ def test_what_was_held_goes_through_in_batches(tmp_path: Path, monkeypatch: pyte
     assert max(sizes) == 4
 
 
+@pytest.mark.parametrize(("slow", "expected"), [("always", True), ("once", False)])
+def test_batches_shrink_while_messages_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str, *, expected: bool
+) -> None:
+    """A quarter of a second a batch, whatever it is that takes the time; one that was held up changes nothing."""
+    line = Line(tmp_path)
+    run, sizes = line.computation.run, []
+
+    def slowly(messages: Sequence[Message]) -> Outcome:
+        sizes.append(len(messages))
+        if slow == "always" or len(sizes) == 2:
+            time.sleep(0.02 * len(messages))
+        return run(messages)
+
+    monkeypatch.setattr(line.computation, "run", slowly)
+    line.play(*([reading(number) for number in range(first, first + 20)] for first in range(1, 101, 20)))
+    assert sum(sizes) == 100
+    assert sizes[:2] == [20, 20]
+    assert (max(sizes[2:]) <= 12) == expected
+    line.store.close()
+
+
 def test_what_the_inbox_has_no_room_for_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is let pass until then comes over the next connection; commands are answered all the time."""
     monkeypatch.setattr("processor.pipeline._INBOX_BYTES", 200)

@@ -195,13 +195,18 @@ likely = st.fixed_dictionaries(
         "b": st.floats(-9, 9) | st.lists(st.integers(0, 9) | st.none(), max_size=2) | values,
     },
 )
-documents = likely | st.lists(likely, max_size=3) | values
+deeper = st.fixed_dictionaries({"m": likely | values}, optional={"a": st.floats(-9, 9) | values})
+documents = likely | st.lists(likely, max_size=3) | deeper | st.lists(deeper, max_size=2) | values
 SOURCES: list[dict[str, Any]] = [
     {"fields": ["a", "b"]},
     {"fields": ["a"], "missing": "hold"},
     {"fields": ["a", "b"], "missing": 0, "time": "ts", "stream": "{field:d}"},
     {"fields": ["a", "b"], "missing": "hold", "time": "ts", "time_unit": "ms"},
     {"fields": ["/a", "/b/0"], "time": "/ts"},
+    {"fields": ["/m/a", "a", "/m/b"], "time": "/m/ts"},
+    {"fields": ["/m/a", "a", "/m/b"], "missing": "hold"},
+    {"fields": ["/m/a/b"], "missing": 0, "stream": "{field:/m/d}"},
+    {"fields": ["/m", "/m/a"], "missing": "hold"},
 ]
 
 
@@ -227,6 +232,23 @@ def test_a_document_means_the_same_in_every_format(batch: list[object], source: 
     assert answers[0] == answers[1] == answers[2]
 
 
+def test_fields_at_any_depth() -> None:
+    """One inside another's object, names that msgspec does not take, and more steps than it is given."""
+    document: dict[str, Any] = {"m": {"a": 1, 'q"': {"b": 2}, "": {"c": 3}}, "deep": 4}
+    for _ in range(20):
+        document["deep"] = {"x": document["deep"]}
+    for fields, values_of in (
+        (["/m/a", '/m/q"/b', "/m//c"], [1, 2, 3]),
+        (["/m//c", "/m/a"], [3, 1]),
+        (["/m//c"], [3]),
+        (["/deep" + "/x" * 20, "/m/a"], [4, 1]),
+    ):
+        for format_ in FORMATS:
+            assert taken(format_, document, fields=fields) == [values_of]
+            assert taken(format_, {**document, "m": None}, fields=["/m/a", "/m/n/b"], missing=0) == [[0, 0]]
+    assert refused("json", {"m": {"a": 1}}, fields=["/m", "/m/a"])[1] == "field '/m' is an object; expected a number"
+
+
 def _not_parsed(payload: bytes) -> object:
     raise AssertionError(payload)
 
@@ -243,6 +265,14 @@ def test_a_message_that_lacks_nothing_is_read_into_a_structure(format_: str) -> 
         if missing != "reject":
             documents += [{"ts": 1795341600, "a": None}]
         assert len(run(subject, *map(ENCODERS[format_], documents)).origin) == len(documents)
+    nested = made(format=format_, fields=["/m/n/a", "b", "/m/b"], time="/m/ts", stream="{field:/m/d}")
+    assert isinstance(nested, TreeDecoder)
+    nested._codec = nested._codec._replace(parse=_not_parsed)
+    one = {"b": 1, "m": {"b": 2, "n": {"a": 3, "x": 0}, "d": "k", "ts": 1795341600}}
+    decoded = run(nested, ENCODERS[format_](one))
+    assert decoded.values.tolist() == [[3, 1, 2]]
+    assert decoded.times.tolist() == [NOW]
+    assert decoded.keys == ["k"]
 
 
 @pytest.mark.parametrize("format_", ["msgpack", "cbor"])
