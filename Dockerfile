@@ -1,6 +1,6 @@
 # The processor. Its configuration, model and filter are mounted on /config, its state is a volume (docs/operate.md):
 #   docker build -t mlade .
-#   docker run --network host --read-only --tmpfs /tmp -v ./plant:/config:ro -v mlade-state:/state mlade
+#   docker run --network host --read-only --tmpfs /tmp -v "$PWD/plant:/config:ro" -v mlade-state:/state mlade
 #
 # For linux/amd64 and linux/arm64: every dependency has a wheel for both, and nothing is compiled. BASE is any Debian with
 # a Python of 3.11 or newer and its venv module. An index of your own: --build-arg PIP_INDEX_URL=…; it stays out of the image.
