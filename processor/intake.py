@@ -244,16 +244,27 @@ class Intake:
     def _hold(
         self, part: _Part, absent: Flags | None, messages: Sequence[Message], unused: list[tuple[int, DeadLetter]]
     ) -> _Part:
-        """Fill in what readings lack from what their streams had last; those that still lack something go."""
+        """Fill in what readings lack from what their streams had last; those that still lack something go.
+
+        A message has one dead letter, however many of its readings go: each keeps its payload.
+        """
         holding = self.memory.holdings[part.source]
         names = [stream if isinstance(stream, StreamName) else stream.name for stream in part.streams]
         missing = holding.fill([name.key for name in names if name is not None], part.values, absent)
         good: Flags = np.logical_not(missing.any(axis=1))
         if good.all():
             return part
-        for row in np.flatnonzero(~good).tolist():
-            position = int(part.origin[row])
-            unused.append((position, dead_letter(messages[position], "field", holding.lacking(missing[row]))))
+        gone = np.flatnonzero(~good)
+        told = {position for position, _ in unused}
+        positions, firsts, counts = np.unique(part.origin[gone], return_index=True, return_counts=True)
+        for position, row, count in zip(positions.tolist(), gone[firsts].tolist(), counts.tolist(), strict=True):
+            if position in told:
+                continue
+            detail = holding.lacking(missing[row])
+            if count > 1:
+                offered = np.count_nonzero(part.origin == position)
+                detail += f"; {count} of the payload's {offered} readings lack a value"
+            unused.append((position, dead_letter(messages[position], "field", detail)))
         streams = [stream for stream, usable in zip(part.streams, good.tolist(), strict=True) if usable]
         return part._replace(
             origin=part.origin[good], times=part.times[good], values=part.values[good], streams=streams

@@ -19,6 +19,8 @@ from processor.units import Duration, PositiveDuration
 
 _DELIMITER: Final = re.compile(r"[^\w\s\".+\-]|[ \t]")
 _DTYPE: Final = re.compile(r"[<>=|]?([A-Za-z]+[0-9]*|\?)")
+_LARGEST_PAYLOAD: Final = (1 << 28) - 1
+"""Bytes that MQTT can say a packet has."""
 _WIDEST: Final = 8
 """Bytes of a number; more is not the same on every machine."""
 
@@ -62,7 +64,9 @@ class BinaryKeys(Section):
     order: Literal["TC", "CT"] = Field(
         default="TC", description="TC: a reading's values side by side; CT: a channel's values side by side"
     )
-    skip: Annotated[int, Field(ge=0)] = Field(default=0, description="bytes in front that are no numbers")
+    skip: Annotated[int, Field(ge=0, le=_LARGEST_PAYLOAD)] = Field(
+        default=0, description="bytes in front that are no numbers"
+    )
     rate: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="readings in a second: spreads their times back from the arrival time"
     )

@@ -108,19 +108,19 @@ def _from_text(text: str, unit: TimeUnit) -> int:
         if number := _NUMBER.fullmatch(written):
             return to_nanoseconds(float(written) if number[2] else int(written), unit)
         if unit != "auto":
-            raise ValueError(f"{text!r} is not a number of {unit}")
+            raise ValueError(f"{text!r:.60} is not a number of {unit}")
     found = _ISO.fullmatch(written)
     date, time, fraction, zone = found.groups("") if found else ("", "", "", "")
     try:
         moment = datetime.fromisoformat(f"{date}T{time}{zone}" if time else date)
     except ValueError:
-        raise ValueError(f"{text!r} is not an ISO 8601 time such as 2026-11-22T10:00:00.5Z") from None
+        raise ValueError(f"{text!r:.60} is not an ISO 8601 time such as 2026-11-22T10:00:00.5Z") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     seconds = (moment - _EPOCH) // timedelta(seconds=1)
     result = seconds * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
     if abs(result) > _LATEST:
-        raise ValueError(f"{text!r} is {_YEARS}")
+        raise ValueError(f"{text!r:.60} is {_YEARS}")
     return result
 
 

@@ -255,6 +255,7 @@ def test_what_is_no_number_is_refused_at_load(dtype: str) -> None:
     [
         ({"binary": {"order": "CTC"}}, "binary.order", "expected TC or CT"),
         ({"binary": {"skip": -1}}, "binary.skip", "expected"),
+        ({"binary": {"skip": 10**19}}, "binary.skip", "expected"),
         ({"binary": {"rate": 0}}, "binary.rate", "expected"),
         ({"time": "t"}, "time", "format binary has no such key"),
         ({"missing": "hold"}, "missing", "format binary has no such key"),

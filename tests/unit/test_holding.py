@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.conditions.memory import ALL
+from processor.decoders import decoder
 from processor.intake import Intake
 from processor.memories import OF_SOURCES, Remembered
 from processor.source_sections import Source
@@ -19,6 +20,7 @@ from processor.windows import Shape, WindowBuffer
 FIELDS = ("a", "b", "c")
 STREAMS = ("x", "y", "z")
 MOST_STREAMS = 2
+LACKING = "no value for 'b', here or earlier in this stream; missing: hold needs one to begin with"
 
 Part = dict[str, float]
 Change = tuple[str, Part]
@@ -115,9 +117,32 @@ def test_a_reading_that_never_had_a_field_says_which() -> None:
     taken = run.intake.take([Message("x", b'{"a": 1, "c": 3}')])
     (letter,) = taken.dead_letters
     assert (letter.reason, len(taken.readings.slots)) == ("field", 0)
-    assert letter.detail == "no value for 'b', here or earlier in this stream; missing: hold needs one to begin with"
+    assert letter.detail == LACKING
     again = run.intake.take([Message("x", b'{"b": 2}')])
     assert again.readings.values.tolist() == [[1, 2, 3]]
+
+
+def test_a_message_of_many_readings_that_lack_a_field_is_one_dead_letter() -> None:
+    """It says how many there are; each letter keeps the payload, which would otherwise be there once for each."""
+    keys = {"name": "s", "topics": ["+"], "fields": ["a", "b"], "missing": "hold"}
+    source = Source.model_validate(keys)
+    taking = Intake([source], [decoder(source)], WindowBuffer(Shape(1, 1, 2), MOST_STREAMS), "mlade")
+    columns = json.dumps({"a": [1] * 500, "b": [None] * 499 + [2]}).encode()
+    taken = taking.take([Message("x", columns), Message("y", b'{"a": 1}'), Message("x", b'{"a": 3}')])
+    assert [(letter.topic, letter.detail) for letter in taken.dead_letters] == [
+        ("x", f"{LACKING}; 499 of the payload's 500 readings lack a value"),
+        ("y", LACKING),
+    ]
+    assert taken.readings.values.tolist() == [[1, 2], [3, 2]]
+
+
+def test_a_message_that_is_a_dead_letter_already_is_not_one_again() -> None:
+    """The first thing that is wrong with it is told."""
+    keys = {"name": "s", "topics": ["+"], "format": "opcua", "fields": ["a", "b"], "missing": "hold"}
+    source = Source.model_validate({**keys, "opcua": {"join": True}})
+    taking = Intake([source], [decoder(source)], WindowBuffer(Shape(1, 1, 2), MOST_STREAMS), "mlade")
+    (letter,) = taking.take([Message("x", b'[{"a": 1}, {"a": "warm"}]')]).dead_letters
+    assert letter.detail == "node 'a': its value is 'warm'; expected a number"
 
 
 def test_another_way_of_writing_the_source_begins_anew() -> None:

@@ -309,6 +309,16 @@ def test_a_payload_that_cannot_be_used_closes_nothing() -> None:
     ]
 
 
+def test_a_payload_counts_whatever_came_with_it() -> None:
+    """What is passed over is not UTF-8: that is not looked at alone, nor beside a payload that has to be."""
+    odd, bad = b'{"x": 1, "not\xff": 2}', b'{"x": null}'
+    alone = told(run(subject(fields=["/temp/x", "/vib/x"]), odd, odd, topics=["plant/7/temp", "plant/7/vib"]))
+    topics = ["plant/7/temp", "plant/7/vib", "plant/8/temp", "plant/8/vib"]
+    together = told(run(subject(fields=["/temp/x", "/vib/x"]), odd, odd, bad, bad, topics=topics))
+    assert [reading[2:] for reading in alone] == [("7", [1, 1])]
+    assert together[: len(alone)] == alone
+
+
 def test_the_example_of_the_documentation() -> None:
     """Is read as the page says."""
     payloads = [b"21.5", b'{"x": 0.03, "ts": 1795341600}']
