@@ -96,7 +96,7 @@ def expected(changes: Sequence[Change]) -> tuple[list[tuple[str, list[float]]], 
     return readings, lacking
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.lists(changes_of, min_size=1, max_size=12), st.booleans()), max_size=6))
 def test_batches_and_restarts_change_nothing(batches: list[tuple[list[Change], bool]]) -> None:
     """The readings are those of one message at a time; streams that were forgotten begin with nothing."""
