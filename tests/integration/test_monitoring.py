@@ -81,7 +81,7 @@ def test_alerts_and_dashboard_ask_for_what_there_is(scraped: str) -> None:
     there = sample_names(families)
     assert alerts | shown <= there
     unseen = {name for name in there - shown - alerts if not name.startswith("mlade_process_")}
-    assert unseen == {"mlade_readings_total", "mlade_score_sum"}
+    assert unseen == {"mlade_readings_total", "mlade_score_sum"}, "show it in config/grafana/mlade.json"
 
 
 def test_labels_that_are_known_begin_at_zero(scraped: str) -> None:
