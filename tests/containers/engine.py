@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 MADE_HERE = {"debian:bookworm-slim": "mlade-debian:test", "python:3.13-slim": "mlade-python:test"}
 """What the Dockerfiles begin with, and what scripts/docker_for_tests.sh makes where no registry can be reached."""
 PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds that anything but a build may take."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -37,15 +37,18 @@ def run(
         check: fail where it fails.
         variables: of its environment, over this process's.
     """
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"not within {timeout:g} s: {' '.join(command)}", pytrace=False)
     if check and done.returncode:
         pytest.fail(f"{' '.join(command)}:\n{done.stdout[-5000:]}{done.stderr[-5000:]}", pytrace=False)
     return done.stdout
@@ -145,8 +148,15 @@ class Composition:
         )
 
     def remove(self) -> None:
-        """End it, and leave nothing behind."""
-        self.call("down", "--volumes", "--timeout=2", check=False)
+        """End it in whatever state it is and leave nothing behind. Without Compose, which takes its time."""
+        label = f"--filter=label=com.docker.compose.project={self._name}"
+        for kind, listing, removing in (
+            ("container", ["ls", "--all"], ["rm", "--force", "--volumes"]),
+            ("network", ["ls"], ["rm"]),
+            ("volume", ["ls"], ["rm", "--force"]),
+        ):
+            if found := run("docker", kind, *listing, "--quiet", label).split():
+                run("docker", kind, *removing, *found)
 
 
 def wait_until(condition: Callable[[], object], what: str, log: Callable[[], str] = str) -> None:

@@ -86,8 +86,10 @@ def composed(request: pytest.FixtureRequest, images: Images) -> Iterator[tuple[C
         "DASHBOARD_PORT": str(ports.dashboard),
     }
     composition = Composition(request.param, f"mlade-test-{uuid4().hex[:8]}", variables)
-    yield composition, ports
-    composition.remove()
+    try:
+        yield composition, ports
+    finally:
+        composition.remove()
 
 
 def connect(port: int) -> Client:
