@@ -346,6 +346,18 @@ def test_overlapping_contexts_are_sent_once(processor: Processor) -> None:
     processor.store.close()
 
 
+def test_a_context_that_is_changed_and_changed_back_goes_on(processor: Processor) -> None:
+    """A sample of the meantime takes nothing from it."""
+    processor.change({"rules": [rule("nine", 9, 9, 0, 3)]})
+    processor.take(line(9))
+    processor.change({"rules": [rule("nine", 9, 9, 0, 2)]})
+    processor.take(line(9, start=1_790_000_001))
+    processor.change({"rules": [rule("nine", 9, 9, 0, 3)]})
+    (after,) = processor.take(line(0, start=1_790_000_002))
+    assert selection_of(after)["context"]["offset"] == 2
+    processor.store.close()
+
+
 def test_context_does_not_reach_over_a_gap(processor: Processor) -> None:
     """On the other side, a window is no neighbour."""
     readings = [*line(1, 2), *line(9, start=1_790_000_000 + 1 + GAP + 1), *line(3, start=1_790_000_000 + 60)]
