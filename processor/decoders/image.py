@@ -26,7 +26,7 @@ from processor.types import Decoded, Failure, Pixels, Times
 Mode = Literal["RGB", "L"]
 
 _MOST_PIXELS: Final = 32 << 20
-"""Of an image as it comes: 96 MiB while it is decoded."""
+"""Of an image as it comes: 128 MiB while it is decoded, twice that where it is turned or converted."""
 _LONGEST_SIDE: Final = 65_535
 """Pixels; JPEG has no longer ones, and to resize a side takes memory for its length."""
 _MOST_SCANS: Final = 16
@@ -124,7 +124,7 @@ def read(payload: bytes, mode: Mode, *, at_least: int | None = None) -> Image:
             image = _upright(opened)
             if image.mode == "I;16":  # 16 bits of grey, which Pillow would not scale, but cut off
                 image = fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return image.convert(mode)
+            return image if image.mode == mode else image.convert(mode)
     except Unusable:
         raise
     except Exception as error:  # noqa: BLE001 - what Pillow's readers raise has no other base in common
