@@ -491,7 +491,7 @@ payloads = (
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(topics, payloads), max_size=20))
 def test_whatever_comes_the_file_is_right(sent: list[tuple[str, bytes]]) -> None:
     """No payload and no topic breaks it, the YAML, or the terminal; each source is one that `mlade check` takes."""
