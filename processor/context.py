@@ -51,7 +51,7 @@ class _Stream(msgspec.Struct):
     sent: list[int]
     """Places of windows that were sent, as far as a later sample may ask for them."""
     wanted: list[_Wanted]
-    """The newest last; each wants windows that those after it do not."""
+    """The newest last; one of each rule and context at most, since a filter may change and change back."""
 
 
 class Context:
@@ -116,7 +116,9 @@ class Context:
         stream = self._streams.get(key) or _Stream([], [])
         if after:
             wanted = _Wanted(identifier, rule, before, after, place)
-            stream.wanted = [one for one in stream.wanted if self._until(one) > self._until(wanted)] + [wanted]
+            alike = (rule, before, after)
+            others = [one for one in stream.wanted if (one.rule, one.before, one.after) != alike]
+            stream.wanted = [*(one for one in others if self._until(one) > place), wanted]
         steps = [
             steps
             for steps in range(before, 0, -1)

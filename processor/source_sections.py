@@ -142,6 +142,12 @@ class JoinKeys(Section):
             )
         if len(set(texts)) < len(texts):
             raise ValueError("each filter once: a message is of one sensor")
+        for position, text in enumerate(texts):
+            if taken_by := next((first for first in texts[:position] if topics.covers(first, text)), None):
+                raise ValueError(
+                    f"{document.describe(taken_by)} takes all messages of {document.describe(text)}, because it stands "
+                    "before it; the narrower one stands first"
+                )
         return filters
 
 

@@ -67,6 +67,11 @@ def matches(topic_filter: str, topic: str) -> bool:
     return len(levels) == len(pattern) and all(want in ("+", have) for want, have in zip(pattern, levels, strict=True))
 
 
+def covers(topic_filter: str, other: str) -> bool:
+    """Return whether every message that reaches a subscription to `other` reaches one to `topic_filter`, too."""
+    return (topic_filter.endswith("#") or not other.endswith("#")) and matches(topic_filter, other)
+
+
 def render(template: str, source: str, topic: str) -> list[str]:
     """Return the key of a source's stream for a topic; in two parts where what is between them is in the payload.
 

@@ -12,6 +12,10 @@ from processor.source_sections import Source
 from processor.types import NS, Decoded, Failure, Flags, Floats, Ints, Times
 
 _LATEST: Final = 2**63 - 1
+_READINGS: Final = 64
+VALUES_A_BYTE: Final = 4
+"""A payload may hold `_READINGS` readings, and more while their values are not more than so many for each of its bytes:
+what is short of most fields is a reading of all of them."""
 
 
 class Unusable(Exception):
@@ -22,6 +26,21 @@ class Unusable(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+def refuse_too_many(readings: int, fields: int, size: int) -> None:
+    """Refuse what would take far more room than the payload that it came in.
+
+    Args:
+        readings: in the payload.
+        fields: of a reading.
+        size: bytes of the payload.
+
+    Raises:
+        Unusable: there are too many.
+    """
+    if readings > _READINGS and readings * fields > VALUES_A_BYTE * size:
+        raise Unusable("too_large", f"the payload holds {readings} readings of {fields} fields")
 
 
 class Checks:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from processor.decoders.checks import Checks, Unusable
+from processor.decoders.checks import Checks, Unusable, refuse_too_many
 from processor.decoders.times import column_to_nanoseconds
 from processor.decoders.values import LONGEST_KEY, checked_key, key_field
 from processor.source_sections import Source
@@ -103,6 +103,7 @@ class CsvDecoder:
         for index, payload in enumerate(payloads):
             try:
                 found = self._cells(payload)
+                refuse_too_many(len(found) // self._layout.width, len(self._fields), len(payload))
             except Unusable as unusable:
                 failures.append(Failure(index, unusable.reason, unusable.detail))
                 continue

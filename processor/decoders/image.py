@@ -26,13 +26,15 @@ from processor.types import Decoded, Failure, Pixels, Times
 Mode = Literal["RGB", "L"]
 
 _MOST_PIXELS: Final = 32 << 20
-"""Of an image as it comes: 96 MiB while it is decoded."""
+"""Of an image as it comes: 128 MiB while it is decoded, twice that where it is turned or converted."""
 _LONGEST_SIDE: Final = 65_535
 """Pixels; JPEG has no longer ones, and to resize a side takes memory for its length."""
 _MOST_SCANS: Final = 16
 """Passes over the pixels of the largest JPEG, more over those of smaller ones. Progressive ones have about ten;
 thousands fit into a small file, and would take minutes."""
 _SCAN: Final = b"\xff\xda"
+_PNG_END: Final = b"IEND\xaeB`\x82"
+"""The last chunk, and its checksum. Pillow does not miss it when all pixels are there."""
 _LONGEST_REASON: Final = 120
 """Characters."""
 _READERS: Final[Mapping[bytes, tuple[str, Callable[[io.BytesIO], ImageFile]]]] = {
@@ -121,10 +123,11 @@ def read(payload: bytes, mode: Mode, *, at_least: int | None = None) -> Image:
             if at_least is not None:
                 opened.draft(mode, (at_least, at_least))
             opened.load()
+            _check_end(kind, payload)
             image = _upright(opened)
             if image.mode == "I;16":  # 16 bits of grey, which Pillow would not scale, but cut off
                 image = fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return image.convert(mode)
+            return image if image.mode == mode else image.convert(mode)
     except Unusable:
         raise
     except Exception as error:  # noqa: BLE001 - what Pillow's readers raise has no other base in common
@@ -155,6 +158,11 @@ def _check(kind: str, opened: ImageFile, payload: bytes) -> None:
     most = _MOST_SCANS * _MOST_PIXELS // (width * height)
     if kind == "JPEG" and (scans := payload.count(_SCAN)) > most:
         raise Unusable("too_large", f"the JPEG passes {scans} times over its pixels; at most {most} times are read")
+
+
+def _check_end(kind: str, payload: bytes) -> None:
+    if kind == "PNG" and _PNG_END not in payload:
+        raise Unusable("decode", "the PNG is cut off: its last chunk, IEND, is missing")
 
 
 def _upright(image: Image) -> Image:

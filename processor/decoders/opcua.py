@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from processor.decoders.checks import Checks, Unusable
+from processor.decoders.checks import Checks, Unusable, refuse_too_many
 from processor.decoders.json import JSON
 from processor.decoders.opcua_messages import DataSet, data_sets, joined_samples
 from processor.decoders.opcua_values import value_and_time
@@ -65,8 +65,8 @@ class _Reader(Protocol):
     many: str
     """What readings are called in sentences."""
 
-    def take(self, payload: object, index: int, batch: _Batch) -> None:
-        """Add what is in a decoded payload to `batch`; `index` is its position."""
+    def take(self, payload: object, size: int, index: int, batch: _Batch) -> None:
+        """Add what is in a decoded payload of `size` bytes to `batch`; `index` is its position."""
         ...
 
 
@@ -91,7 +91,7 @@ class OpcuaDecoder:
             except Unusable as unusable:
                 batch.refuse(index, unusable)
             else:
-                self._reader.take(parsed, index, batch)
+                self._reader.take(parsed, len(payload), index, batch)
         origin = np.array(batch.origin, np.int64)
         offered = np.bincount(origin, minlength=len(payloads))
         for index, (_, count) in batch.wrong.items():
@@ -123,8 +123,9 @@ class _Nodes:
         self._patterns = [_pattern(text) for text in patterns]
         self._known: dict[str, bool] = {}
 
-    def take(self, payload: object, index: int, batch: _Batch) -> None:
+    def take(self, payload: object, size: int, index: int, batch: _Batch) -> None:
         """See `_Reader`."""
+        del size  # each value takes room in the payload
         known, before = self._known, len(batch.keys)
         keys, values, times = batch.keys, batch.values, batch.times
         value: Any
@@ -188,9 +189,15 @@ class _Joined:
         self._holds = source.missing == "hold"
         self._stand_in = source.missing if isinstance(source.missing, float) else 0.0 if self._holds else None
 
-    def take(self, payload: object, index: int, batch: _Batch) -> None:
+    def take(self, payload: object, size: int, index: int, batch: _Batch) -> None:
         """See `_Reader`."""
-        for found in joined_samples(data_sets(payload)):
+        everything = list(joined_samples(data_sets(payload)))
+        try:
+            refuse_too_many(len(everything), len(self._fields), size)
+        except Unusable as unusable:
+            batch.refuse(index, unusable)
+            return
+        for found in everything:
             if isinstance(found, Unusable):
                 batch.refuse(index, found)
             elif not found.entries.keys().isdisjoint(self._fields):

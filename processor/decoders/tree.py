@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from processor.decoders.checks import Checks, Unusable
+from processor.decoders.checks import VALUES_A_BYTE, Checks, Unusable, refuse_too_many
 from processor.decoders.codec import Codec
 from processor.decoders.structures import KEY, TIME, Member, structure
 from processor.decoders.values import Missing, checked_key, is_missing, key_field, kind, look_up, pointer
@@ -81,7 +81,7 @@ class TreeDecoder:
         origin: list[int] = []
         for index, payload in enumerate(payloads):
             try:
-                found = self._quickly(payload) or self._rows(self._codec.parse(payload))
+                found = self._quickly(payload) or self._rows(self._codec.parse(payload), len(payload))
             except Unusable as unusable:
                 failures.append(Failure(index, unusable.reason, unusable.detail))
                 continue
@@ -93,20 +93,24 @@ class TreeDecoder:
         """Return the readings of an object, or an array of them, with nothing wrong; none of any other payload."""
         if self._fast is None:
             return []
+        is_array = self._codec.begins_array(payload)
+        if is_array and self._missing.allowed and len(self._fields) > VALUES_A_BYTE:
+            return []  # an empty object is a byte or two, and a reading of all fields: they are counted first
         try:
-            found = self._fast.many(payload) if self._codec.begins_array(payload) else [self._fast.one(payload)]
+            found = self._fast.many(payload) if is_array else [self._fast.one(payload)]
         except (ValueError, RecursionError):  # another shape, or something to be said about it precisely
             return []
         return list(map(self._fast.row, found))
 
-    def _rows(self, value: object) -> list[_Row]:
-        """Return the readings in a decoded payload of any of the shapes."""
+    def _rows(self, value: object, size: int) -> list[_Row]:
+        """Return the readings in a decoded payload of any of the shapes, and of `size` bytes."""
         if isinstance(value, dict):
             firsts = [look_up(value, steps) for steps in self._fields]
             if self._are_columns(firsts):
-                return self._from_columns(value, firsts)
+                return self._from_columns(value, firsts, size)
             return [self._from_object(value, "")]
         if isinstance(value, list) and value and isinstance(value[0], dict):
+            refuse_too_many(len(value), len(self._fields), size)
             rows = []
             for position, item in enumerate(value):
                 if not isinstance(item, dict):
@@ -141,7 +145,7 @@ class TreeDecoder:
             lead.append(checked_key(look_up(value, self._key), f"{where}field {self._key_name!r}"))
         return lead
 
-    def _from_columns(self, value: dict[str, Any], columns: list[Any]) -> list[_Row]:
+    def _from_columns(self, value: dict[str, Any], columns: list[Any], size: int) -> list[_Row]:
         lengths = {
             name: len(column) for name, column in zip(self._names, columns, strict=True) if not is_missing(column)
         }
@@ -160,6 +164,7 @@ class TreeDecoder:
             raise Unusable(
                 "decode", f"columns of different or no length: {lengths}; expected one value a reading in each"
             )
+        refuse_too_many(count, len(columns), size)
         if self._key is not None:
             of_each = key if isinstance(key, list) else [key] * count
             lead.append([checked_key(one, f"field {self._key_name!r}") for one in of_each])

@@ -100,8 +100,8 @@ def show(console: Console, seen: Seen, events: Sequence[Document], place: Path, 
         ),
         ("the demo's configuration", f"{mlade} check -c {shown}/processor.yaml"),
         (
-            "your plant: a copy, with your broker, topics, fields and model in it",
-            f"{mlade} run -c plant.yaml",
+            "your plant: what is on your broker, and a configuration for it",
+            f"{mlade} discover --broker mqtt://BROKER --model MODEL.onnx -o plant.yaml",
         ),
     ):
         say(f"  [dim]# {remark}[/dim]\n  [cyan]{escape(command)}[/cyan]")

@@ -19,21 +19,18 @@ _MOSTLY: Final = 0.95
 _NEAR: Final = 86_400 * NS
 """A number so near to the time of arrival is a time, whatever its field is called."""
 _TIME_NAME: Final = re.compile(r"ts|t0?|when|.*time.*|.*stamp.*|.*date.*|.*epoch.*|.*_(ts|at)", re.IGNORECASE)
-_KEY_NAME: Final = re.compile(
-    r"n|tag|node|.*(device|sensor|machine|asset|unit|station|serial|mac|source|name|node|_?id|uuid|key)(_?(id|name|no))?",
-    re.IGNORECASE,
-)
-_NUMBERED_NAME: Final = re.compile(
-    r"(.*[/_])?(no|nr|addr|address|device|sensor|machine|node|slave|station|unit)|.*_?id", re.IGNORECASE
-)
+_ID: Final = r"(?i:id|uuid|.*[_-]id)|.*[a-z]I[Dd]"
+"""Names of identifiers, of which `humid` is none."""
+_DEVICE: Final = r"(?i:.*(device|sensor|machine|asset|station|node)([_-]?(name|no|nr|serial|key|mac|addr|address))?)"
+_KEY_NAME: Final = re.compile(rf"(?i:n|tag|name|source|key|mac|serial)|{_DEVICE}|{_ID}")
+_NUMBERED_NAME: Final = re.compile(rf"(?i:(.*[_-])?(no|nr|addr|address|slave|unit))|{_DEVICE}|{_ID}")
 """Of a whole number that tells devices apart."""
 _COUNTER_NAME: Final = re.compile(
-    r".*(seq|sequence|counter|msg_?id|message_?id|packet|uptime|frame_?(no|id)?|msg_?no|index|idx)(_?(no|nr|num|number))?",
+    r".*(seq|sequence|counter|packet|uptime|frame|message|msg|index|idx)([_-]?(id|no|nr|num|number|count))?",
     re.IGNORECASE,
 )
 _ABOUT_NAME: Final = re.compile(
-    r".*(version|firmware|fw|schema|rssi|snr|link_?quality|lqi|battery|latitude|longitude|lat|lon|quality|device_?id|sensor_?id|_id|id)",
-    re.IGNORECASE,
+    rf"(?i:(.*[_-])?(version|firmware|fw|schema|rssi|snr|lqi|link_?quality)|quality|battery|lat|lon|latitude|longitude)|{_ID}"
 )
 _IDENTIFIER: Final = re.compile(r"(?=.*[0-9])[\w.:-]{1,64}")
 _FEW: Final = 3
@@ -122,7 +119,7 @@ def classify(seen: Sequence[Seen], *, sparse: bool = False) -> Fields:
     for column in columns:
         if (found.time is not None and column.name == found.time.name) or column.name == found.key:
             continue
-        if reason := _why_not(column) or ("" if sparse else _why_too_rare(column, seen, counts)):
+        if reason := _why_not(column, found.key) or ("" if sparse else _why_too_rare(column, seen, counts)):
             found.left_out[column.name] = reason
         elif all(isinstance(value, bool) for value in column.values):
             found.flags.append(column.name)
@@ -154,9 +151,9 @@ def is_numeric(value: object) -> bool:
     return isinstance(value, int | float) or is_number_text(value)
 
 
-def _why_not(column: _Column) -> str:
+def _why_not(column: _Column, key: str) -> str:
     """Return why a field is no measurement; empty where it may be one."""
-    return _why_no_number(column) or _why_another(column)
+    return _why_no_number(column) or _why_another(column, key)
 
 
 def _why_no_number(column: _Column) -> str:
@@ -171,11 +168,11 @@ def _why_no_number(column: _Column) -> str:
     return ""
 
 
-def _why_another(column: _Column) -> str:
+def _why_another(column: _Column, key: str) -> str:
     name = column.last_name
     if all(moment(value) for value in column.values) and (_TIME_NAME.fullmatch(name) or _is_near(column)):
         return "a time, too"
-    if _COUNTER_NAME.fullmatch(name) or _counts(column):
+    if _counts(column, key, _STEADY if _COUNTER_NAME.fullmatch(name) is None else 0):
         return "counts up"
     return "about the device rather than measured" if _ABOUT_NAME.fullmatch(name) else ""
 
@@ -199,19 +196,27 @@ def _told(values: Sequence[object]) -> str:
     return f"text: {', '.join(sorted(distinct)[:3])}" + (" …" if len(distinct) > 3 else "")  # noqa: PLR2004
 
 
-def _counts(column: _Column) -> bool:
-    """Whether a field is a whole number that grows by the same step from message to message of each topic."""
-    if not all(isinstance(value, int) and not isinstance(value, bool) for value in column.values):
-        return False
-    by_topic: dict[str, list[int]] = defaultdict(list)
+def _counts(column: _Column, key: str, steady: float) -> bool:
+    """Whether a field is a whole number that grows from message to message of each device.
+
+    Args:
+        column: the field.
+        key: the field that tells devices apart which share a topic, if any.
+        steady: the share of its steps that have to be the same.
+    """
+    values_of: dict[tuple[str, object], list[int]] = defaultdict(list)
     for row, value in zip(column.rows, column.values, strict=True):
-        if isinstance(value, int):
-            by_topic[row.topic].append(value)
-    steps = Counter(b - a for values in by_topic.values() for a, b in pairwise(values))
-    if not steps or steps.total() < 2 * _FEW:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        values_of[row.topic, row.record.get(key)].append(value)
+    steps = Counter(b - a for values in values_of.values() for a, b in pairwise(values))
+    if steps.total() < _FEW or (steady and steps.total() < 2 * _FEW):
         return False
     (step, times), *_ = steps.most_common(1)
-    return step > 0 and times >= _STEADY * steps.total()
+    falls = sum(count for step, count in steps.items() if step < 0)
+    if max(steps) <= 0 or falls > (1 - _STEADY) * steps.total():
+        return False
+    return not steady or (step > 0 and times >= steady * steps.total())
 
 
 def _is_near(column: _Column) -> bool:
@@ -253,7 +258,7 @@ def _key_of(columns: Iterable[_Column], readings: int, time: TimeField | None) -
     for column in columns:
         if time is not None and column.name == time.name:
             continue
-        if len(column.values) < _MOSTLY * readings or not _names_devices(column) or _counts(column):
+        if len(column.values) < _MOSTLY * readings or not _names_devices(column) or _counts(column, "", _STEADY):
             continue
         by_topic: dict[str, list[object]] = defaultdict(list)
         for row, value in zip(column.rows, column.values, strict=True):

@@ -38,6 +38,7 @@ class Topic:
         last: of the last.
         longest: the longest pause between two live ones, in ns.
         kept: a sample, in the order of arrival.
+        large: how many of these are large.
     """
 
     name: str

@@ -107,7 +107,6 @@ def _join(kin: _Kin, members: Sequence[Proposal]) -> Proposal | None:
         joined = _proposed(kin, named, min(known), fill)
         tried = joined.tried
         if tried is not None and tried.readings >= _ENOUGH * min(_tried(one) for one in members):
-            joined.guess = ""
             return joined
     return None
 

@@ -60,7 +60,7 @@ class Proposal:
         channels: names of the values in a reading.
         problem: why there is no source, as a clause.
         notes: what to look at, sentences.
-        guess: what is not certain about the source, as a clause; empty where it decodes what came.
+        unsure: what is not certain about the source whatever it decodes, as a clause.
         tried: with the decoder.
         made_up: whether the channels' names are not the payload's.
         kept: messages to try with.
@@ -78,12 +78,20 @@ class Proposal:
     channels: tuple[str, ...] = ()
     problem: str = ""
     notes: list[str] = field(default_factory=list)
-    guess: str = ""
+    unsure: str = ""
     tried: Tried | None = None
     made_up: bool = False
     kept: Sequence[Message] = ()
     parts: tuple[Family, ...] = ()
     record: Record | None = None
+
+    @property
+    def guess(self) -> str:
+        """What is not certain about the source, as a clause; empty where it decodes nearly all that came."""
+        tried = self.tried
+        if self.unsure or tried is None or tried.decoded >= _ALL * tried.messages:
+            return self.unsure
+        return f"{tried.messages - tried.decoded} of {tried.messages} messages do not decode: {tried.complaint}"
 
 
 class Evidence(NamedTuple):
@@ -142,8 +150,8 @@ def _propose(family: Family, evidence: Evidence, channels: Sequence[int]) -> Pro
     fields = classify(seen, sparse=signature.kind == "nodes") if seen else Fields()
     readings = sum(one.look.readings for one in sightings) / max(1, len(sightings))
     pace = pace_of(topics, readings, _streams_per_topic(seen, fields, signature))
-    made = Draft(problem=signature.problem)
-    if signature.format:
+    made = Draft(problem=signature.problem or "its payloads are of several kinds")
+    if signature.format and sightings:
         fullest = max(topics, key=lambda topic: len(topic.kept))
         payloads = [message.payload for message in fullest.kept]
         made = draft(Given(signature, fields, pace, [one.look for one in sightings], payloads, channels))
@@ -159,7 +167,7 @@ def _propose(family: Family, evidence: Evidence, channels: Sequence[int]) -> Pro
         channels=made.channels,
         problem=made.problem,
         notes=made.notes,
-        guess=made.guess,
+        unsure=made.guess,
         made_up=made.made_up,
         kept=kept,
         record=sightings[-1].look.records[0] if sightings and sightings[-1].look.records else None,
@@ -187,7 +195,7 @@ def _streams_per_topic(seen: Iterable[Seen], fields: Fields, signature: Signatur
     streams: dict[str, set[object]] = {}
     for row in seen:
         if signature.kind == "nodes":
-            streams.setdefault(row.topic, set()).update(row.record)
+            streams.setdefault(row.topic, set()).update(row.record.keys() & set(fields.measured))
         elif fields.key:
             streams.setdefault(row.topic, set()).add(row.record.get(fields.key))
     return sum(map(len, streams.values())) / len(streams) if streams else 1.0
@@ -210,7 +218,11 @@ def attempt(proposal: Proposal) -> None:
     topics = [message.topic for message in messages]
     decoded = decoder(source).decode([message.payload for message in messages], arrivals, topics)
     mine = set(proposal.family.topics)
-    failed = Counter(failure.detail for failure in decoded.failures if topics[failure.position] in mine)
+    failed = Counter(
+        failure.detail
+        for failure in decoded.failures
+        if topics[failure.position] in mine and failure.reason != "incomplete"  # of sensors that are joined
+    )
     count = sum(topic in mine for topic in topics)
     whole = count - failed.total()
     origins = [topics[index] for index in decoded.origin.tolist()]
@@ -221,8 +233,6 @@ def attempt(proposal: Proposal) -> None:
     if not origins:
         proposal.problem = f"none of {count} messages gives a reading: {complaint or 'they are empty'}"
         proposal.source = None
-    elif whole < _ALL * count:
-        proposal.guess = f"{count - whole} of {count} messages do not decode: {complaint}"
 
 
 def _name(family: Family) -> str:

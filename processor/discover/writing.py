@@ -96,6 +96,9 @@ def _beside(one: Proposal) -> Iterator[str]:
     if one.fields.left_out:
         told = "; ".join(f"{name} ({reason})" for name, reason in one.fields.left_out.items())
         yield f"Left out: {told}."
+    constant = [name for name in one.fields.constant if name in one.channels]
+    if constant:
+        yield f"Always the same meanwhile: {', '.join(constant)}."
     if one.fields.flags:
         yield f"Only true or false, and possible as fields: {', '.join(one.fields.flags)}."
 

@@ -274,7 +274,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     return Scenario(shape, max_streams, filter_(), steps)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(scenarios())
 def test_neighbours_are_sent_once_whatever_happens(scenario: Scenario) -> None:
     """Gaps, streams that are forgotten, windows that the model fails on, restarts, other filters: the same windows."""
@@ -343,6 +343,18 @@ def test_overlapping_contexts_are_sent_once(processor: Processor) -> None:
     assert [(one.time - start, one.of and one.of - start, one.offset) for one in sent] == [
         (0, 2, -2), (1, 2, -1), (2, None, None), (3, 2, 1), (4, 5, -1), (5, None, None), (6, None, None), (7, 6, 1),
     ]  # fmt: skip
+    processor.store.close()
+
+
+def test_a_context_that_is_changed_and_changed_back_goes_on(processor: Processor) -> None:
+    """A sample of the meantime takes nothing from it."""
+    processor.change({"rules": [rule("nine", 9, 9, 0, 3)]})
+    processor.take(line(9))
+    processor.change({"rules": [rule("nine", 9, 9, 0, 2)]})
+    processor.take(line(9, start=1_790_000_001))
+    processor.change({"rules": [rule("nine", 9, 9, 0, 3)]})
+    (after,) = processor.take(line(0, start=1_790_000_002))
+    assert selection_of(after)["context"]["offset"] == 2
     processor.store.close()
 
 

@@ -360,3 +360,12 @@ def test_what_does_not_fit_is_told_at_load(keys: Mapping[str, Any], path: str, m
     (problem,) = refusal.value.problems
     assert problem.path == f"sources[0].{path}"
     assert message in problem.message
+
+
+def test_more_readings_than_a_payload_has_bytes_for_are_refused() -> None:
+    """A line of one cell is a reading of all fields, where the first line may lack them."""
+    fields = [f"f{number}" for number in range(100)]
+    subject = decoder(fields=fields, missing=0, csv={"header": True})
+    decoded = run(subject, b"f0\n" + b"1\n" * 64, b"f0\n" + b"1\n" * 65)
+    assert len(decoded.origin) == 64
+    assert list(decoded.failures) == [(1, "too_large", "the payload holds 65 readings of 100 fields")]

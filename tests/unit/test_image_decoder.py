@@ -229,6 +229,13 @@ def test_a_file_that_is_cut_off_is_refused(kind: str, options: Mapping[str, Any]
     assert "truncated" in failure(payload[: len(payload) * 3 // 4]).detail
 
 
+def test_a_png_without_its_end_is_refused() -> None:
+    """Also where all its pixels are there."""
+    payload = encoded(noise(48, 64), "PNG")
+    assert failure(payload[:-1]).detail == "the PNG is cut off: its last chunk, IEND, is missing"
+    assert {failure(payload[:length]).reason for length in range(len(payload) - 64, len(payload))} == {"decode"}
+
+
 def _jpeg_of(width: int, height: int) -> bytes:
     """Return a small JPEG that says it has another size."""
     payload = bytearray(encoded(noise(8, 8), "JPEG"))

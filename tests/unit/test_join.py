@@ -377,6 +377,7 @@ def flaws(**keys: Any) -> Mapping[str, str]:  # noqa: ANN401 - the source's keys
         ({"join": {**JOIN, "topics": {"a": "t", "b": "t"}}}, "join.topics", "each filter once"),
         ({"join": {**JOIN, "topics": {"a": "t", "b": "$share/g/t"}}}, "join.topics", "does not all come here"),
         ({"join": {**JOIN, "topics": {"a": "t/#/x"}}}, "join.topics", "#"),
+        ({"join": {**JOIN, "topics": {"a": "#", "b": "x/+/b"}}}, "join.topics", '"#" takes all messages of "x/+/b"'),
         ({"join": {**JOIN, "topics": {}}}, "join.topics", "at least 1 item"),
         ({"join": {**JOIN, "within": 0}}, "join.within", "duration"),
         ({"format": "csv"}, "join", "it belongs to json, msgpack, cbor, number"),

@@ -940,3 +940,11 @@ def test_the_fast_way_and_the_slow_way_agree(payload: dict[str, dict[str, Any]])
     second = run(slow, {node: {**entry, "StatusCode": 0} for node, entry in payload.items()})
     assert _rows(first) == _rows(second)
     assert first.failures == second.failures
+
+
+def test_more_readings_than_a_payload_has_bytes_for_are_refused() -> None:
+    """Joined, a message of one value is a reading of all fields, where they may be missing."""
+    subject = decoder(fields=[f"f{number}" for number in range(100)], missing=0, opcua={"join": True})
+    decoded = run(subject, [{"f0": 1}] * 64, [{"f0": 1}] * 65)
+    assert len(decoded.origin) == 64
+    assert list(decoded.failures) == [(1, "too_large", "the payload holds 65 readings of 100 fields")]

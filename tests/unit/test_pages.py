@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from typer.main import get_command
 
 from processor import document
+from processor.cli import app
 from processor.filter import validate_filter
 from processor.settings import build
 
@@ -66,3 +69,26 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path: Path) 
     for page in tmp_path.rglob("*.html"):
         loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:)?//", page.read_text(encoding="utf-8"))
         assert loaded == [], page
+
+
+COMMANDS: Final = [
+    pytest.param(page, line, id=f"{page.stem}: {line[:40]}")
+    for page in PAGES
+    for line in re.findall(
+        r"^ *(?:\$ )?(mlade (?!demo:)[a-z]+ .*-.*)$", page.read_text(encoding="utf-8").replace("\\\n", ""), re.MULTILINE
+    )
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_a_command_on_a_page_is_one(page: Path, line: str) -> None:
+    """With its options; what each does, and prints, the tests of the pages try."""
+    words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
+    command, name = get_command(app), "mlade"
+    while words and words[0] in getattr(command, "commands", {}):
+        name = words.pop(0)
+        command = command.commands[name]  # type: ignore[attr-defined]
+    command.make_context(name, words, resilient_parsing=True)
+    known = {option for parameter in command.params for option in parameter.opts}
+    unknown = [word for word in words if word.startswith("-") and word.partition("=")[0] not in known]
+    assert not unknown, f"{page.name} shows {line}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
-from processor.topics import encode_stream, matches, split_share, validate_filter, validate_topic
+from processor.topics import covers, encode_stream, matches, split_share, validate_filter, validate_topic
 
 levels = st.sampled_from(["", "a", "b", "$SYS", "+", "#"])
 names = st.lists(st.sampled_from(["", "a", "b", "$SYS"]), min_size=1, max_size=4).map("/".join).filter(bool)
@@ -115,6 +115,21 @@ def test_matching_agrees_with_paho(topic_filter: str, topic: str) -> None:
     """An implementation of others gives the same answers."""
     if not topic_filter.startswith("$share"):
         assert matches(topic_filter, topic) == topic_matches_sub(topic_filter, topic)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"), [("#", "#"), ("#", "+/b"), ("+/+", "a/+"), ("a/#", "a"), ("a/#", "a/+/c/#"), ("+/#", "#")]
+)
+def test_a_filter_covers_a_narrower_one(wide: str, narrow: str) -> None:
+    """The narrower one does not cover it, unless they mean the same."""
+    assert covers(wide, narrow)
+    assert not covers(narrow, wide) or {wide, narrow} <= {"#", "+/#"}
+
+
+@pytest.mark.parametrize(("one", "other"), [("+", "#"), ("a/+", "+/b"), ("#", "$SYS/x"), ("a/+", "a/#"), ("a", "b")])
+def test_a_filter_that_leaves_something_out_covers_nothing(one: str, other: str) -> None:
+    """Also where both take some of the same topics."""
+    assert not covers(one, other)
 
 
 def test_a_shared_filter_is_taken_apart() -> None:

@@ -254,6 +254,19 @@ def _not_parsed(payload: bytes) -> object:
 
 
 @pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("missing", ["hold", 0])
+def test_more_readings_than_a_payload_has_bytes_for_are_refused(format_: str, missing: str | float) -> None:
+    """What lacks fields is a reading of all of them: an empty object is a byte, and a hundred values."""
+    keys: dict[str, Any] = {"fields": [f"f{number}" for number in range(100)], "missing": missing}
+    assert len(taken(format_, [{"f0": 1}] * 64, **keys)) == 64
+    too_large = ("too_large", "the payload holds 65 readings of 100 fields")
+    assert refused(format_, [{"f0": 1}] * 65, **keys) == too_large
+    assert refused(format_, {"f0": [1] * 65}, **keys) == too_large
+    full = dict.fromkeys(keys["fields"], 1.5)
+    assert len(taken(format_, [full] * 200, **keys)) == 200
+
+
+@pytest.mark.parametrize("format_", FORMATS)
 def test_a_message_that_lacks_nothing_is_read_into_a_structure(format_: str) -> None:
     """Also where fields may be missing, and when some are."""
     for missing in ("reject", "hold", 0):

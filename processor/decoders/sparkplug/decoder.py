@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from processor.conditions.memory import Row
-from processor.decoders.checks import Checks, Unusable
+from processor.decoders.checks import Checks, Unusable, refuse_too_many
 from processor.decoders.sparkplug.addresses import Address, Addresses, command
 from processor.decoders.sparkplug.nodes import MOST_KNOWN, Node, Nodes, Party
 from processor.decoders.sparkplug.payloads import Lack, Payload, bd_seq, number, parse, rebirth_request
@@ -29,10 +29,6 @@ _CALM: Final = 4
 _BETWEEN: Final = NS // 10
 """Between requests to different nodes: after a start hundreds may have to be asked."""
 _MILLISECOND: Final = 1_000_000
-_READINGS: Final = 64
-_VALUES_A_BYTE: Final = 4
-"""A payload may hold `_READINGS` readings, and more while their values are not more than so many for each of its bytes:
-what comes alone is a reading of all fields."""
 
 _Changes = dict[int, list[tuple[int, float | Lack]]]  # columns and their values, by time
 
@@ -210,9 +206,11 @@ class SparkplugDecoder:
         party = self._nodes.party(node, address.party)
         told = self._read(message, party)
         count = len(told.live) + len(told.past)
-        if count > _READINGS and count * len(self._columns) > _VALUES_A_BYTE * message.payload.ByteSize():
+        try:
+            refuse_too_many(count, len(self._columns), message.payload.ByteSize())
+        except Unusable as unusable:
             node.trouble = "it has sent more at once than can be taken in"
-            return Unusable("too_large", f"the payload holds {count} readings of {len(self._columns)} fields")
+            return unusable
         problem: Unusable | None = None
         for changes, table, key in ((told.live, party.live, party.key), (told.past, party.past, address.past)):
             for time, values in sorted(changes.items()):
