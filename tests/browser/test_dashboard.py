@@ -21,6 +21,9 @@ from tests.mosquitto import MosquittoFactory
 from tests.mqtt_client import Client, MqttClientFactory
 from tests.running import ProcessorFactory, ProcessorProcess
 
+# Chromium gives up what it is loading when a network comes or goes, as Docker's do: never beside the containers.
+pytestmark = pytest.mark.xdist_group("containers")
+
 LABELS = ("idle", "<b>run</b>")
 FILTER = {"rules": [{"name": "unsure", "measure": "confidence", "band": {"min": 0.5, "max": 0.7}}]}
 
