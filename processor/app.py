@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from processor import bridges, topics
+from processor import bridges, own_topics, topics
 from processor.admission import Bounds
 from processor.assembly import (
     build_computation,
@@ -270,7 +270,7 @@ def _subscriptions(settings: Settings) -> list[Subscription]:
         return []
     root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
-    own = [(f"{root}/filter", 1), (f"{root}/command", 0), (f"{root}/instance", 0), (f"{root}/settled", 1)]
+    own = [(one.at(root), one.listen) for one in own_topics.OWN_TOPICS if one.listen is not None]
     subscriptions = [
         *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
         *(Subscription(text, qos, identifier(text)) for text, qos in data),
@@ -307,7 +307,7 @@ def _connect(
         session_expiry=broker.session_expiry / NS,
         receive_maximum=broker.receive_maximum,
         max_payload=broker.max_payload,
-        will_topic=f"{settings.root}/status",
+        will_topic=own_topics.STATUS.at(settings.root),
         will_payload=b"offline",
         subscriptions=wanted,
         on_accepted=accepted,
@@ -428,7 +428,11 @@ class App:
         for delivery in self.deliveries:
             delivery.stop()
         if not any(thread.is_alive() for thread in threads[:1]):  # the connection is its while it lives
-            farewell = [] if self.taken_over else [(f"{self.settings.root}/status", b"offline", True)]
+            farewell = (
+                []
+                if self.taken_over
+                else [(own_topics.STATUS.at(self.settings.root), b"offline", own_topics.STATUS.retain)]
+            )
             self.connection.close(farewell, timeout=0.5)
         for thread in threads[1:]:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from processor import __version__
+from processor import __version__, own_topics
 from processor.admission import LOSSES
 from processor.allowance import Allowance
 from processor.cloud import CloudLink, Notice
@@ -134,7 +134,7 @@ class Reporting:
     def connected(self) -> None:
         """Say again what is retained, at each connection: the broker may have lost it."""
         self._told_revision = 0
-        self._source.publish(f"{self._root}/status", b"online", qos=1, retain=True)
+        own_topics.STATUS.publish(self._source, self._root, b"online")
         self.publish_filter_state()
         self._publish_metrics()
 
@@ -192,7 +192,7 @@ class Reporting:
                 "model": {"name": model.name, "sha256": model.sha256},
             }
             stream, payload = encode_stream(name.key), msgspec.json.encode(body)
-            self._source.publish(f"{self._root}/inference/{stream}", payload)
+            own_topics.INFERENCE.publish(self._source, self._root, payload, part=stream)
             if self._outputs is not None:
                 notice = Notice(payload, {"stream": stream, "model": model.name}, output="inference")
                 self._metrics.add("lost_notices", not self._outputs.notify(notice))
@@ -213,7 +213,7 @@ class Reporting:
                 "detail": letter.detail,
                 "payload": base64.b64encode(letter.payload).decode(),
             }
-            self._source.publish(f"{self._root}/deadletter", msgspec.json.encode(body))
+            own_topics.DEAD_LETTER.publish(self._source, self._root, msgspec.json.encode(body))
 
     def _log_others(self) -> None:
         if self._unlogged:
@@ -222,15 +222,14 @@ class Reporting:
 
     def publish_filter_state(self) -> None:
         """Publish the last answer to a filter, retained; and the revisions, where there is a new one."""
-        body = msgspec.json.encode(self._filters.answer)
-        self._source.publish(f"{self._root}/filter/state", body, qos=1, retain=True)
+        own_topics.FILTER_STATE.publish(self._source, self._root, msgspec.json.encode(self._filters.answer))
         if self._told_revision != self._filters.revision:
             self._told_revision = self._filters.revision
             told = msgspec.json.encode({"revisions": self._filters.revisions})
-            self._source.publish(f"{self._root}/filter/history", told, qos=1, retain=True)
+            own_topics.FILTER_HISTORY.publish(self._source, self._root, told)
 
     def _publish_metrics(self) -> None:
-        self._source.publish(f"{self._root}/metrics", msgspec.json.encode(self.snapshot()), retain=True)
+        own_topics.METRICS.publish(self._source, self._root, msgspec.json.encode(self.snapshot()))
 
     def seconds_until_due(self) -> float:
         """Return the seconds until `tick` has something to do."""

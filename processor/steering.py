@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from processor import own_topics
 from processor.clock import AgeClock
 from processor.cloud import CloudLink, Desired, Method
 from processor.computation import Computation
@@ -264,7 +265,7 @@ class Steering:
 
     def _announce(self) -> None:
         self._announce_at = None
-        self._source.publish(f"{self._root}/instance", self._instance.encode(), qos=1, retain=True)
+        own_topics.INSTANCE.publish(self._source, self._root, self._instance.encode())
 
     def answer_while_blocked(self, what: Message | Desired | Method) -> bool:
         """Carry a command out at once while readings cannot be kept; whether that was done, or it has to wait."""
@@ -288,7 +289,7 @@ class Steering:
         asked = properties(message)
         topic = asked.response_topic
         if topic is None or validate_topic(topic):
-            topic = f"{self._root}/command/response"
+            topic = own_topics.RESPONSE.at(self._root)
         if isinstance(command, Command):
             body = {"command": command.name, "id": command.id, **body}
         self._source.publish(topic, msgspec.json.encode(body), qos=1, correlation=asked.correlation_data)
@@ -299,7 +300,7 @@ class Steering:
         if not self._session.all_settled:
             # It comes back behind all from before the SUBSCRIBEs of this connection, and what is sent for them.
             self._mark = f"{self._instance} {self._connections}".encode()
-            self._source.publish(f"{self._root}/settled", self._mark, qos=1)
+            own_topics.SETTLED.publish(self._source, self._root, self._mark)
         if self._connections == 1:
             self._announce()
         else:

@@ -22,6 +22,7 @@ from processor.cli import app
 from processor.document import Section
 from processor.filter import FilterDocument
 from processor.metrics import METRICS, SCORE
+from processor.own_topics import OWN_TOPICS
 from processor.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -183,6 +184,25 @@ On `/metrics` for Prometheus, and as JSON on `<prefix>/<id>/metrics`.
 |---|---|---|---|
 """
 
+TOPICS: Final = """\
+# Topics
+
+`<prefix>` is `topic_prefix`, `<id>` the processor's `id`. What a processor publishes, and what it listens to beside its
+sources:
+
+| topic | from | retained | QoS | content |
+|---|---|---|---|---|
+"""
+
+OTHER_TOPICS: Final = """\
+| `spBv1.0/<group>/NCMD/<edge node>` | the processor | no | 0 | what asks a Sparkplug node for its births, with \
+`rebirth` ([formats](../formats.md#sparkplug-b)) |
+| `spBv1.0/STATE/<host_id>` | a Sparkplug host | yes | 1 | are nodes listened to, with `host_id`; also the will |
+
+Whatever a source's filters say, a message under `<prefix>/` is acknowledged and never becomes a reading. A stream in a
+topic is percent-encoded except `/`; over 512 bytes it is `sha256-<hex>`.
+"""
+
 
 def configuration() -> str:
     """Return the page about the configuration file."""
@@ -222,6 +242,16 @@ def metrics() -> str:
     return MADE + METRICS_PAGE + "".join(rows)
 
 
+def topics() -> str:
+    """Return the page about the topics."""
+    rows = [
+        f"| `<prefix>/<id>/{one.name}` | {one.writer} | {'yes' if one.retain else 'no'} | "
+        f"{'any' if one.qos is None else one.qos} | {one.says} |\n"
+        for one in OWN_TOPICS
+    ]
+    return MADE + TOPICS + "".join(rows) + OTHER_TOPICS
+
+
 def made() -> dict[Path, str]:
     """Return every generated file's content."""
     schemas = {
@@ -234,6 +264,7 @@ def made() -> dict[Path, str]:
         "docs/reference/filter.md": filter_page(),
         "docs/reference/commands.md": commands(),
         "docs/reference/metrics.md": metrics(),
+        "docs/reference/topics.md": topics(),
     }
     return {ROOT / name: text for name, text in found.items()}
 

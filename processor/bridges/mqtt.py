@@ -18,6 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from processor.errors import BridgeError, ConfigurationError
 from processor.mqtt.fast_reader import FastClient
 from processor.outbox import Claim, Waiting
+from processor.own_topics import ACCEPTED
 from processor.protocols import Clock, Handover, Shipment
 
 IN_FLIGHT: Final = 100
@@ -109,7 +110,7 @@ class MqttBridge:
             patience: seconds without an answer after which a connection is given up.
         """
         self.shipment = Shipment(samples=1000, max_bytes=4 << 20, linger=0.0)
-        self._topic = f"{root}/accepted/"
+        self._topic = ACCEPTED.at(root)
         self._new_client = new_client
         self._clock = clock
         self._patience = patience
