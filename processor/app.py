@@ -21,6 +21,7 @@ from processor.assembly import (
     legacy_problems,
     make_windows,
     most_messages,
+    obtain_model,
     open_model,
     signature,
     with_window_size,
@@ -41,8 +42,10 @@ from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.sparkplug_host import SparkplugHost
 from processor.mqtt.subscriptions import Subscription
+from processor.obtaining import obtain, prune
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
+from processor.registry import references
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
@@ -79,7 +82,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     clock = SystemClock()
     metrics = Metrics()
     document, text = load_filter(settings)
-    model = open_model(settings)
+    settings, model = obtain_model(settings)
 
     def check(candidate: FilterDocument) -> Sequence[Problem]:
         return filter_problems(settings, model, candidate)
@@ -217,7 +220,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=min(batch.max_size, most_messages(settings)),
+        max_batch=min(batch.messages, most_messages(settings)),
         seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
         max_delay=batch.max_delay / NS,
     )
@@ -448,13 +451,15 @@ class App:
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
+    settings, _ = obtain(settings)  # here, where a signal still ends us at once: it may take long
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     app = build(settings, stop.set)
+    prune(settings)  # the state directory is ours now
     log.info(
         "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
-        settings.id, len(settings.sources), settings.path(settings.model.path).name, len(settings.bridges),
-        settings.path(settings.state_dir),
+        settings.id, len(settings.sources), references.parse(settings.model.path).text.rpartition("/")[2],
+        len(settings.bridges), settings.path(settings.state_dir),
     )  # fmt: skip
     app.start()
     stop.wait()
