@@ -21,6 +21,7 @@ from processor.errors import ModelMisfit, Problem
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
+from processor.lanes import Lane
 from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Remembered
 from processor.metrics import Metrics
@@ -154,28 +155,13 @@ class Line:
         )
         self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
-        reporting = Reporting(
+        lane = Lane(
+            name="default",
             root="mlade/line-1",
-            source=self.source,
             computation=self.computation,
             filters=self.control,
-            store=self.store,
-            deliveries=[],
-            metrics=metrics,
-            clock=clock,
-            source_names=[one.name for one in configured],
-            fields=[],
-            publish_inference=outputs,
-            publish_every=3600,
-            extra=dict,
-            outputs=self.link if outputs else None,
-        )
-        commands = Commands(
-            computation=self.computation, store=self.store, deliveries=[], reporting=reporting, clock=clock
-        )
-        twin = Twin(
-            link=self.link,
-            filters=self.control,
+            make_selection=make_selection,
+            journal=journal,
             sizes=WindowSize(
                 configured=2,
                 computation=self.computation,
@@ -183,19 +169,31 @@ class Line:
                 open_model=self.open_model,
                 signature="windows of {}".format,
             ),
-            legacy=legacy,
-            model=lambda: self.computation.model,
-            kept=self.store.meta("twin"),
+            source_names=[one.name for one in configured],
+            fields=[],
         )
+        reporting = Reporting(
+            root="mlade/line-1",
+            source=self.source,
+            lanes=[lane],
+            store=self.store,
+            deliveries=[],
+            metrics=metrics,
+            clock=clock,
+            publish_inference=outputs,
+            publish_every=3600,
+            extra=dict,
+            outputs=self.link if outputs else None,
+        )
+        commands = Commands(lanes=[lane], store=self.store, deliveries=[], reporting=reporting, clock=clock)
+        twin = Twin(link=self.link, lane=lane, legacy=legacy, kept=self.store.meta("twin"))
         steering = Steering(
             root="mlade/line-1",
             processor="line-1",
             source=self.source,
             link=self.link,
-            computation=self.computation,
-            filters=self.control,
+            lanes=[lane],
             twin=twin,
-            make_selection=make_selection,
             store=self.store,
             commands=commands,
             metrics=metrics,
@@ -208,9 +206,8 @@ class Line:
         self.pipeline = Pipeline(
             source=self.source,
             link=self.link,
-            computation=self.computation,
+            lanes=[lane],
             store=self.store,
-            journal=journal,
             receipts=self.receipts,
             steering=steering,
             reporting=reporting,
