@@ -35,10 +35,11 @@ from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import HubBridge, Settings, client_options
+from processor.slot_state import SlotChanges
 from processor.steering import Steering
-from processor.store import Store
+from processor.store import Changes, Store
 from processor.twin import Twin
-from processor.types import NS
+from processor.types import MODEL_SLOT, NS
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +90,10 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     twin_memory = store.meta("twin")
     lane = open_lane(
         parts,
-        store,
+        store.slot(MODEL_SLOT),
         now=clock.wall(),
         window_size=twin_memory["window_size"] if twin_memory and settings.legacy else None,
+        paused=bool(store.meta("paused")),
         copies=copies,
         held=lambda: session.held,
     )
@@ -170,12 +172,12 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
         max_delay=batch.max_delay / NS,
     )
-    store.remember(
-        {
-            **lane.memory(),
-            "age": age.memory(),
-            "session": session.memory(),
-        }
+    store.commit(
+        Changes(
+            meta={"age": age.memory(), "session": session.memory()},
+            slots={lane.name: SlotChanges(meta=lane.memory()) for lane in lanes},
+        ),
+        0,
     )
     hosts = _sparkplug_hosts(settings, connection, clock)
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop, hosts)

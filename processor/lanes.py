@@ -28,7 +28,7 @@ from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.settings import Settings, load_filter
 from processor.sizing import WindowSize
-from processor.store import Store
+from processor.slot_state import SlotState
 from processor.types import MODEL_SLOT
 from processor.windows import LookBack
 
@@ -101,10 +101,11 @@ def prepare(settings: Settings) -> Parts:
 
 def open_lane(
     parts: Parts,
-    store: Store,
+    state: SlotState,
     *,
     now: int,
     window_size: int | None,
+    paused: bool,
     copies: RetainedCopies,
     held: Callable[[], Sequence[str]],
 ) -> Lane:
@@ -112,28 +113,29 @@ def open_lane(
 
     Args:
         parts: from `prepare`.
-        store: the state.
+        state: of its slot.
         now: wall time, ns since the Unix epoch.
         window_size: readings in a window, as a twin had asked for; None: as configured.
+        paused: whether every window is refused.
         copies: tells retained messages that were read before.
         held: returns the filters that a message may have a copy for.
     """
     settings = parts.settings
-    control = FilterControl(parts.document, parts.text, parts.check, store.meta("filter"), now)
+    control = FilterControl(parts.document, parts.text, parts.check, state.meta("filter"), now)
     sized, model = with_window_size(settings, parts.model, window_size)
     windows = make_windows(sized)
-    windows.keep(LookBack(*(store.meta("look_back") or ())))
-    journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
-    remembered = store.remembered()
+    windows.keep(LookBack(*(state.meta("look_back") or ())))
+    journal = Journal(windows, signature(sized), state)  # before the filter says how far to look back from now on
+    remembered = state.remembered()
     computation, make_selection = build_computation(
         sized,
         model,
         control.active,
         windows=windows,
-        memories=Memories.kept(store.meta("memories"), remembered),
+        memories=Memories.kept(state.meta("memories"), remembered),
         of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
         revision=control.revision,
-        paused=bool(store.meta("paused")),
+        paused=paused,
         copies=copies,
         held=held,
     )

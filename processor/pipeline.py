@@ -270,8 +270,10 @@ class Pipeline:
         fresh = self._receipts.fresh(messages)
         (lane,) = self._lanes
         outcome = lane.computation.run(fresh)
-        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters, remembered=outcome.remembered)
-        lane.journal.record(changes, outcome.taken.readings.slots, outcome.past)
+        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters)
+        own = changes.of(lane.name)
+        own.remembered = outcome.remembered
+        lane.journal.record(own, outcome.taken.readings.slots, outcome.past)
         if fresh:
             self._seconds_per_message.append((self._clock.monotonic() - started) / len(fresh))
 

@@ -34,6 +34,7 @@ from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
 from processor.reporting import Reporting
 from processor.session import BrokerSession
+from processor.slot_state import SlotChanges
 from processor.store import Changes, Store
 from processor.topics import validate_topic
 from processor.twin import Twin
@@ -129,18 +130,14 @@ class Steering:
         Raises:
             SessionTakenOver: another processor with our id has connected since we did.
         """
-        if isinstance(what, Message):
-            meta, follow_up = self._apply_message(what)
-        elif isinstance(what, Method):
-            meta, follow_up = self._apply_method(what)
-        else:
+        if isinstance(what, Desired):
             return self._apply_desired(what)
+        if isinstance(what, Message) and (lane := self._by_topic.get(what.topic)):
+            return self._apply_filter(lane, what)
+        meta, follow_up = self._apply_message(what) if isinstance(what, Message) else self._apply_method(what)
         return Changes(meta=meta), follow_up
 
     def _apply_message(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
-        lane = self._by_topic.get(message.topic)
-        if lane is not None:
-            return self._apply_filter(lane, message)
         if message.topic.endswith("/settled"):
             return self._settle(message)
         if not message.topic.endswith("/command"):
@@ -190,23 +187,27 @@ class Steering:
             return {}, _nothing
         return {"session": self._session.memory()}, lambda: self._source.unsubscribe(self._session.leaving)
 
-    def _apply_filter(self, lane: Lane, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
+    def _apply_filter(self, lane: Lane, message: Message) -> tuple[Changes, Callable[[], None]]:
         size = message.oversize
         cut = [Problem("", f"{size} bytes; broker.max_payload allows less")] if size else []
         user = properties(message).user
         offer = lane.filters.offer(message.payload, "topic", message.arrival, problems=cut, user=user)
-        return self._prepare(lane, offer)
+        meta, install = self._prepare(lane, offer)
+        return Changes(slots={lane.name: SlotChanges(meta=meta)}), install
 
     def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:
         change = self._twin.consider(desired, self._clock.wall())
-        meta = {} if change.memory is None else {"twin": change.memory}
+        changes = Changes(meta={} if change.memory is None else {"twin": change.memory})
+        lane = self._twin.lane
+        own = changes.of(lane.name)
         steps = [change.install]
         if change.resize is not None:
-            meta |= change.resize.meta
+            own.windows_anew = True
+            own.meta = change.resize.meta
             steps.append(change.resize.install)
         if change.offer is not None and change.offer.memory is not None:
-            of_filter, install_filter = self._prepare(self._twin.lane, change.offer)
-            meta |= of_filter
+            of_filter, install_filter = self._prepare(lane, change.offer)
+            own.meta = {**own.meta, **of_filter}
             steps.append(install_filter)
         else:
             steps.append(self._twin.report)
@@ -215,7 +216,7 @@ class Steering:
             for step in steps:
                 step()
 
-        return Changes(meta=meta, windows_anew=change.resize is not None), install
+        return changes, install
 
     def _prepare(self, lane: Lane, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
         """Return what has to be on disk for an offered filter, and what then puts it in force and answers."""
