@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -17,10 +17,11 @@ from processor.model.inputs import Tensor
 from processor.model.onnx_file import OnnxFile, read_file
 from processor.model.onnx_model import Declared, OnnxModel, read_declared
 from processor.model.speed import table
-from processor.obtaining import obtain
+from processor.obtaining import cache_of, obtain, options_of, reference_of
 from processor.printing import size
 from processor.registry import references
-from processor.registry.fetched import Fetched
+from processor.registry.fetched import Fetched, lay_under
+from processor.registry.fetching import fetch
 from processor.settings import Settings
 
 SIZES: Final = (1, 8, 64, 512)
@@ -32,7 +33,8 @@ class Shown:
     """A model that was looked at.
 
     Attributes:
-        fetched: where it is.
+        fetched: where it is; the file may be gone by now.
+        size: of the ONNX file in bytes.
         file: what it says of itself.
         external: bytes by file that holds its weights.
         declared: its inputs, outputs and metadata, as ONNX Runtime reads them.
@@ -42,6 +44,7 @@ class Shown:
     """
 
     fetched: Fetched
+    size: int
     file: OnnxFile
     external: Mapping[str, int]
     declared: Declared
@@ -82,16 +85,22 @@ def look(
             state = cleanup.enter_context(TemporaryDirectory(prefix="mlade-model-"))
             keys = {"path": located, "registry": dict(registry or {})}
             wanted = configuration.build(_least(keys, ["a"]) | {"state_dir": state}, Path.cwd())
-        obtained, fetched = obtain(wanted, or_last_good=False)
-        found = read_file(fetched.path)
-        external = {name: (fetched.path.parent / name).stat().st_size for name in sorted(found.external)}
-        declared = read_declared(fetched.path)
+        fetched = fetch(reference_of(wanted), cache_of(wanted), options_of(wanted))
+        external = {
+            name: (fetched.path.parent / name).stat().st_size for name in sorted(read_file(fetched.path).external)
+        }
+        shown = Shown(
+            fetched, fetched.path.stat().st_size, read_file(fetched.path), external, read_declared(fetched.path)
+        )
         try:
-            fed = obtained if config is not None else _fed(obtained, fetched, window_size, channels)
+            if config is None:
+                fed = _fed(fetched, located, window_size, channels)
+            else:
+                fed, _ = obtain(wanted, or_last_good=False)
             model = open_model(fed)
         except (ModelError, ConfigurationError) as error:
-            return Shown(fetched, found, external, declared, problem=str(error))
-        return Shown(fetched, found, external, declared, model, model.speeds(SIZES))
+            return replace(shown, problem=str(error))
+        return replace(shown, model=model, speeds=model.speeds(SIZES))
 
 
 def _least(model: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
@@ -99,19 +108,20 @@ def _least(model: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
     return {"id": "show", "sources": [source], "model": dict(model), "filter": {"rules": []}}
 
 
-def _fed(obtained: Settings, fetched: Fetched, window_size: int | None, channels: int | None) -> Settings:
+def _fed(fetched: Fetched, located: str, window_size: int | None, channels: int | None) -> Settings:
     """Return settings with made-up sources that give what the model takes.
 
     Raises:
         ModelError: it does not say what that is.
+        ConfigurationError: its annotations contradict it.
     """
-    layout = obtained.model.input.layout
+    keys = lay_under({"path": located}, fetched.annotations)
+    layout = keys.get("input", {}).get("layout")
     wishes = [wish for wish in look_at_model(fetched.path).wishes if layout in (None, wish.layout)]
     if not wishes:
         raise ModelError(f"{fetched.path.name} does not take the layout {layout}")
-    annotated = obtained.model.window.size if "size" in obtained.model.window.model_fields_set else None
-    wish = next((one for one in wishes if _goes(one, window_size or annotated, channels)), wishes[0])
-    keys = obtained.model.model_dump(exclude_unset=True, by_alias=True)
+    readings = window_size or keys.get("window", {}).get("size")
+    wish = next((one for one in wishes if _goes(one, readings, channels)), wishes[0])
     if wish.image:
         if wish.height is None or wish.width is None or wish.channels not in (1, 3):
             raise ModelError(f"it takes {wish}: give -c, a configuration whose source says the images' size")
@@ -120,7 +130,7 @@ def _fed(obtained: Settings, fetched: Fetched, window_size: int | None, channels
         image = {"height": wish.height, "width": wish.width, "color": colour}
         data["sources"] = [{"name": "s", "topics": ["t"], "format": "image", "image": image}]
     else:
-        readings, values = window_size or annotated or wish.size, channels or wish.channels
+        readings, values = readings or wish.size, channels or wish.channels
         if readings is None:
             raise ModelError("its windows may have any size: give --window-size, or -c with a configuration")
         if values is None:
@@ -129,7 +139,7 @@ def _fed(obtained: Settings, fetched: Fetched, window_size: int | None, channels
         if wish.layout is not None:
             keys["input"] = {**keys.get("input", {}), "layout": wish.layout}
         data = _least(keys, [f"c{number}" for number in range(values)])
-    return configuration.build(data | {"state_dir": obtained.state_dir}, Path.cwd()).with_fetched(fetched)
+    return configuration.build(data, Path.cwd()).with_fetched(replace(fetched, key=""))  # not ours to remember
 
 
 def _goes(wish: Wish, window_size: int | None, channels: int | None) -> bool:
@@ -139,7 +149,7 @@ def _goes(wish: Wish, window_size: int | None, channels: int | None) -> bool:
 def rows(shown: Shown) -> Iterator[tuple[str, str]]:
     """Yield it as headings and lines."""
     fetched, found, model = shown.fetched, shown.file, shown.model
-    yield "model", f"{fetched.name}, {size(fetched.path.stat().st_size)}"
+    yield "model", f"{fetched.name}, {size(shown.size)}"
     if fetched.reference.kind != "file":
         yield "from", f"{fetched.reference.text}, {fetched.digest}"
     yield "sha256", sha256_of(shown)
@@ -169,7 +179,7 @@ def as_json(shown: Shown) -> dict[str, Any]:
         "reference": fetched.reference.text,
         "digest": fetched.digest,
         "sha256": sha256_of(shown),
-        "size": fetched.path.stat().st_size,
+        "size": shown.size,
         "ir_version": found.ir_version,
         "opsets": found.opsets,
         "producer": found.producer,

@@ -255,14 +255,18 @@ class Declared(NamedTuple):
     sha256: str
 
 
-def read_declared(path: Path) -> Declared:
+def read_declared(path: Path, *, custom_ops: Sequence[Path] = ()) -> Declared:
     """Return what a model says of itself, without running it.
+
+    Args:
+        path: an ONNX file.
+        custom_ops: libraries of operators that are not ONNX's.
 
     Raises:
         ModelError: the file cannot be read, or is no ONNX model.
     """
     sha256, _ = _digest(path)
-    session, _ = open_session(path)
+    session, _ = open_session(path, custom_ops=custom_ops)
     inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
     return Declared(tuple(inputs), tuple(outputs), session.get_modelmeta().custom_metadata_map, sha256)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 import pytest
+import trustme
 
 from processor.assembly import obtain_model
 from processor.errors import ModelError, ModelMisfit, ModelUnavailable
@@ -28,6 +29,7 @@ from tests.commands import mlade_here
 from tests.front import Asked, FrontFactory, Told, passed_on
 from tests.proxy import ProxyFactory
 from tests.registry import INDEX, MANIFEST, Registry, RegistryFactory, digest_of
+from tests.running import ProcessorFactory
 
 MODEL = models.dense(metadata={"labels": "a,b,c,d"}).SerializeToString()
 OTHER = models.dense(softmax=False).SerializeToString()
@@ -427,3 +429,59 @@ def test_a_fetch_that_died_is_cleared_away(registry: Registry, tmp_path: Path) -
         pull(f"oci://{registry.host}/cleared:t", tmp_path)
         assert alive.exists()
     assert incoming(tmp_path) == []
+
+
+def test_a_registry_with_tls_is_trusted_by_its_certificate(make_registry: RegistryFactory, tmp_path: Path) -> None:
+    """With `ca`; the system's certificates know nothing of it."""
+    registry = make_registry()
+    registry.put("m", "t", [(ONNX, "m.onnx", MODEL)])
+    registry.stop()
+    authority, other = trustme.CA(), trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / "leaf.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    other.cert_pem.write_to_path(tmp_path / "other.pem")
+    file = registry.directory / "config.yml"
+    tls = f"tls: {{certificate: '{tmp_path}/leaf.pem', key: '{tmp_path}/leaf.pem'}}"
+    file.write_text(file.read_text().replace("secret: s", f"secret: s, {tls}"))
+    registry.start()
+    text = f"oci://{registry.host}/m:t"
+    assert pull(text, tmp_path / "cache", ca=tmp_path / "ca.pem").path.read_bytes() == MODEL
+    with pytest.raises(ModelUnavailable, match=r"certificate that is not trusted .*; model\.registry\.ca"):
+        pull(text, tmp_path / "elsewhere", ca=tmp_path / "other.pem")
+    with pytest.raises(ModelError, match=r"model\.registry\.ca: .*config\.yml holds no certificates"):
+        pull(text, tmp_path / "elsewhere", ca=file)
+
+
+def test_a_processor_runs_on_a_model_from_a_registry_and_starts_without_it(
+    make_registry: RegistryFactory, make_processor: ProcessorFactory
+) -> None:
+    """And names it in what it says."""
+    registry = make_registry()
+    digest = registry.put("models/motions", "stable", [(ONNX, "m.onnx", MODEL)])
+    source = {"name": "s", "topics": ["t"], "fields": list("abcdef")}
+    path = f"oci://{registry.host}/models/motions:stable"
+    processor = make_processor(sources=[source], model={"path": path}, filter={"rules": []})
+    processor.start()
+    assert f"Fetching {path}, {digest}." in processor.log()
+    assert "model motions:stable," in processor.log()
+    assert processor.stop() == 0
+    registry.stop()
+    processor.start()
+    assert f"The last model of {path} is used: {digest}." in processor.log()
+    assert processor.stop() == 0
+
+
+def test_a_start_that_waits_for_a_registry_can_be_ended(
+    registry: Registry, proxy: ProxyFactory, make_processor: ProcessorFactory
+) -> None:
+    """At once, with exit code 0, though it would wait for another half a minute."""
+    host, _, port = registry.host.partition(":")
+    between = proxy(host, int(port))
+    between.swallow()
+    source = {"name": "s", "topics": ["t"], "fields": list("abcdef")}
+    model = {"path": f"oci://127.0.0.1:{between.port}/m:t"}
+    processor = make_processor(sources=[source], model=model, filter={"rules": []})
+    processor.launch()
+    processor.wait_until(lambda: between.connections > 0, "waiting for the registry")
+    assert processor.stop() == 0
