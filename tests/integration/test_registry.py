@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -356,8 +357,11 @@ def test_what_is_not_there_is_said(registry: Registry, tmp_path: Path, text: str
     assert not isinstance(raised.value, ModelUnavailable)
 
 
-def test_a_file_on_the_web_is_fetched_when_it_has_changed(front: FrontFactory, tmp_path: Path) -> None:
-    """By its ETag; a pinned one is asked for once."""
+def test_a_file_on_the_web_is_fetched_when_it_has_changed(
+    front: FrontFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its ETag; a pinned one is asked for once. A key in its address is not logged, however much is."""
+    caplog.set_level(logging.DEBUG)
     content, tag = [MODEL], ['"1"']
 
     def answer(asked: Asked) -> Told:
@@ -380,6 +384,8 @@ def test_a_file_on_the_web_is_fetched_when_it_has_changed(front: FrontFactory, t
     assert len(web.asked) == asked
     with pytest.raises(ModelUnavailable, match="it was changed there, or on the way"):
         pull(f"http://{web.host}/some/motions.onnx#sha256={'0' * 64}", tmp_path)
+    assert "secret" not in caplog.text
+    assert "secret" not in "".join(path.read_text() for path in tmp_path.glob("references/*.json"))
     assert incoming(tmp_path) == []
 
 
@@ -400,6 +406,21 @@ def test_plain_http_is_for_this_machine_only(tmp_path: Path) -> None:
         ModelError, match=r"would be asked over plain HTTP; use https, or set model\.registry\.insecure"
     ):
         pull("http://models.example/m.onnx", tmp_path)
+
+
+def test_a_proxy_of_the_environment_is_asked(
+    front: FrontFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own credentials, and not for this machine."""
+    between = front(lambda _: Told(body=MODEL))
+    monkeypatch.setenv("http_proxy", f"http://me:hidden@{between.host}")
+    found = pull("http://models.invalid/m.onnx", tmp_path, insecure=True)
+    assert found.path.read_bytes() == MODEL
+    (asked,) = between.asked
+    assert (asked.path, asked.headers["proxy-authorization"]) == ("http://models.invalid/m.onnx", "Basic bWU6aGlkZGVu")
+    here = front(lambda _: Told(body=OTHER))
+    assert pull(f"http://{here.host}/m.onnx", tmp_path).path.read_bytes() == OTHER
+    assert between.asked == [asked]
 
 
 def test_models_that_nobody_needs_are_removed(registry: Registry, tmp_path: Path) -> None:
