@@ -124,3 +124,8 @@ class Draft:
     def labels(self) -> Sequence[str]:
         """The model's, as far as they are known."""
         return self._model.labels
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The sources', as far as they are known."""
+        return self._model.fields

@@ -177,6 +177,47 @@ def test_form_and_text_are_one_filter(line: Line, dashboard: Dashboard, open_pag
     assert weekly == [{"days": ["mon", "tue", "wed", "thu", "fri", "sat"], "from": "07:00", "to": "09:30"}]
 
 
+def test_the_form_has_all_that_a_rule_may_say(line: Line, dashboard: Dashboard, open_page: OpenPage) -> None:
+    """Values of fields, tags, and times of its own; what is missing is told at its field."""
+    line.subscribe()
+    line.filter_in_force()
+    page = open_page(line.page(dashboard, "filter"))
+    values, tags, bar = (
+        page.get_by_role("group", name="Its newest values"),
+        page.get_by_role("group", name="Tags"),
+        page.get_by_role("region", name="Changes of"),
+    )
+    values.get_by_label("Add a field").click()
+    page.get_by_role("option", name="q").click()
+    expect(values).to_contain_text("a min, a max, or both are required")
+    expect(bar.get_by_role("button", name="Apply")).to_be_disabled()
+    values.get_by_label("q at most").fill("0.45")
+    for tag in ("campaign", "shift"):
+        tags.get_by_label("Add a tag").fill(tag)
+        tags.get_by_label("Add a tag").press("Enter")
+        expect(tags.get_by_label(tag, exact=True)).to_be_visible()
+    tags.get_by_label("campaign", exact=True).fill("2026")
+    tags.get_by_role("button", name="Remove the tag shift").click()
+    expect(tags.get_by_label("shift", exact=True)).to_have_count(0)
+    page.get_by_text("Times of its own").click()
+    times = page.locator(".own-times")
+    times.get_by_role("button", name="Times of the week").click()
+    expect(times.get_by_label("From")).to_have_value("07:00")
+    times.get_by_label("Time zone").fill("Europe/Berlin")
+    page.get_by_role("group", name="Not alike").get_by_label("Distance").fill("0.5")
+    expect(page.locator(".week").locator("..")).to_contain_text("Rule unsure")
+    bar.get_by_role("button", name="Apply").click()
+    expect(bar).to_contain_text("In force as revision 2.")
+    (rule,) = line.filter_in_force()["active"]["rules"]
+    weekly = [{"from": "07:00", "to": "09:30"}]
+    assert rule == FILTER["rules"][0] | {
+        "schedule": {"timezone": "Europe/Berlin", "weekly": weekly},
+        "where": {"fields": {"q": {"max": 0.45}}},
+        "dedup": {"distance": 0.5},
+        "tags": {"campaign": "2026"},
+    }
+
+
 def test_samples_letters_and_commands(line: Line, dashboard: Dashboard, open_page: OpenPage) -> None:
     """What was kept is drawn, what could not be used is shown, and a pause asks first."""
     page = open_page(line.page(dashboard, "samples"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.dashboard.draft import Draft
-from processor.dashboard.form_fields import get, name, put
+from processor.dashboard.form_fields import get, name, put, remove
 from processor.told import FilterState, ModelFacts
 
 MODEL = ModelFacts("m", "0", "probabilities", ["idle", "run"], ["x"], complete=True)
@@ -99,6 +99,20 @@ def test_a_key_that_was_written_can_be_read_and_one_that_was_removed_leaves_noth
     for path, _ in writes:
         put(plain, path, None)
     assert plain == {"rules": [{"name": "a"}]}
+
+
+def test_an_entry_that_is_removed_leaves_nothing_empty() -> None:
+    """Of a list, or of a mapping; what else is there stays."""
+    weekly = [{"from": "07:00", "to": "09:30"}, {"from": "16:00", "to": "18:30"}]
+    rule = {"name": "a", "schedule": {"weekly": weekly}, "where": {"labels": ["run"], "fields": {"x": {"min": 1}}}}
+    plain: dict[str, Any] = {"rules": [rule]}
+    remove(plain, ("rules", 0, "schedule", "weekly", 0))
+    remove(plain, ("rules", 0, "where", "fields", "x"))
+    assert plain == {
+        "rules": [{"name": "a", "schedule": {"weekly": [weekly[-1]]}, "where": {"labels": ["run"]}}],
+    }
+    remove(plain, ("rules", 0, "schedule", "weekly", 0))
+    assert plain == {"rules": [{"name": "a", "where": {"labels": ["run"]}}]}
 
 
 def test_paths_are_written_as_problems_have_them() -> None:
