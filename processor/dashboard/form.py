@@ -128,8 +128,10 @@ class Form:
             fields.choice((*path, "keep", "of"), "Of scores, the", extremes, otherwise="highest")
             fields.number((*path, "keep", "over"), "Over the last", step=1, whole=True, hint="5000")
         with row("Not alike"):
-            fields.text((*path, "dedup", "distance"), "Distance", hint="auto", numeric=True, width="narrow")
-            fields.number((*path, "dedup", "memory"), "To the last", step=1, whole=True, hint="1000")
+            fields.presence((*path, "dedup"), "On")
+            if isinstance(rule.get("dedup"), dict):
+                fields.text((*path, "dedup", "distance"), "Distance", hint="auto", numeric=True, width="narrow")
+                fields.number((*path, "dedup", "memory"), "To the last", step=1, whole=True, hint="1000")
         with row("At random"):
             fields.number((*path, "sample"), "Share, 0 to 1", hint="1", step=0.05)
         with row("Pause after"):

@@ -36,10 +36,13 @@ class Fields:
         self.draft = draft
         self.editable = editable
         self._fields: dict[str, Field] = {}
+        self._sections: set[Path] = set()
+        """That may be there and empty."""
 
     def clear(self) -> None:
         """Forget them: the form is built anew."""
         self._fields.clear()
+        self._sections.clear()
 
     def show_problems(self) -> None:
         """Show each problem at the field of its key, or of the nearest under it or above it."""
@@ -140,6 +143,15 @@ class Fields:
         if path[-1]:
             self.draft.edit(lambda plain: put(plain, path, value), None)
 
+    def presence(self, path: Path, title: str) -> None:
+        """Make a switch for a section that may be empty; with it come and go the fields of the section."""
+        self._sections.add(path)
+        element = ui.switch(title, value=isinstance(get(self.draft.plain, path), dict))
+        element.set_enabled(self.editable)
+        element.on_value_change(
+            lambda event: self.draft.edit(lambda plain: put(plain, path, {} if event.value else None), None)
+        )
+
     def _add(self, path: Path, element: Field, read: Callable[[Any], object], width: str) -> None:
         element.without_auto_validation()  # its own would take our errors away
         element.props(_PLAIN).classes(f"field {width}")
@@ -148,8 +160,14 @@ class Fields:
         self._fields[name(path)] = element
 
     def write(self, path: Path, value: object) -> None:
-        """Write a key of the draft; None removes it, and what it leaves empty."""
-        self.draft.edit(lambda plain: put(plain, path, value), self)
+        """Write a key of the draft; None removes it, and what it leaves empty, unless that says something so."""
+
+        def edit(plain: dict[str, Any]) -> None:
+            put(plain, path, value)
+            if path[:-1] in self._sections and get(plain, path[:-1]) is None:
+                put(plain, path[:-1], {})
+
+        self.draft.edit(edit, self)
 
 
 def _number_or(typed: str) -> object:

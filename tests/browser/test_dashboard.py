@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -177,6 +179,15 @@ def test_form_and_text_are_one_filter(line: Line, dashboard: Dashboard, open_pag
     assert weekly == [{"days": ["mon", "tue", "wed", "thu", "fri", "sat"], "from": "07:00", "to": "09:30"}]
 
 
+def test_times_are_those_of_whoever_looks(line: Line, dashboard: Dashboard, open_page: OpenPage) -> None:
+    """Wherever the dashboard runs: in a container it is mostly UTC."""
+    line.subscribe()
+    applied = datetime.fromisoformat(line.filter_in_force()["applied_at"])
+    for zone in ("Asia/Kathmandu", "America/St_Johns"):
+        page = open_page(line.page(dashboard, "history"), timezone_id=zone)
+        expect(page.locator(".revision")).to_contain_text(f"{applied.astimezone(ZoneInfo(zone)):%H:%M:%S}")
+
+
 def test_the_form_has_all_that_a_rule_may_say(line: Line, dashboard: Dashboard, open_page: OpenPage) -> None:
     """Values of fields, tags, and times of its own; what is missing is told at its field."""
     line.subscribe()
@@ -204,7 +215,10 @@ def test_the_form_has_all_that_a_rule_may_say(line: Line, dashboard: Dashboard, 
     times.get_by_role("button", name="Times of the week").click()
     expect(times.get_by_label("From")).to_have_value("07:00")
     times.get_by_label("Time zone").fill("Europe/Berlin")
-    page.get_by_role("group", name="Not alike").get_by_label("Distance").fill("0.5")
+    page.get_by_role("group", name="Not alike").get_by_role("switch").click()
+    distance = page.get_by_role("group", name="Not alike").get_by_label("Distance")
+    distance.fill("0.5")
+    distance.fill("")
     expect(page.locator(".week").locator("..")).to_contain_text("Rule unsure")
     bar.get_by_role("button", name="Apply").click()
     expect(bar).to_contain_text("In force as revision 2.")
@@ -213,7 +227,7 @@ def test_the_form_has_all_that_a_rule_may_say(line: Line, dashboard: Dashboard, 
     assert rule == FILTER["rules"][0] | {
         "schedule": {"timezone": "Europe/Berlin", "weekly": weekly},
         "where": {"fields": {"q": {"max": 0.45}}},
-        "dedup": {"distance": 0.5},
+        "dedup": {},
         "tags": {"campaign": "2026"},
     }
 
