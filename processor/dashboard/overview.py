@@ -95,7 +95,7 @@ def _figures(view: View, metrics: Metrics) -> str:
 def _hour(metrics: Metrics) -> str:
     minutes = metrics.last_hour.minutes
     rows = []
-    local = now()
+    local = words.moment(metrics.time, now().tzinfo) or now()  # it may be long ago that it was told
     for name, title in _SERIES:
         values = minutes.get(name, [])[-_MINUTES:]
         titles = [
@@ -141,7 +141,7 @@ def _kept(metrics: Metrics) -> str:
 def _schedule(view: View, metrics: Metrics) -> str:
     active: Mapping[str, Any] = view.record.active
     found = week.schedules(active)
-    said = _now(active, metrics)
+    said = _now(active, metrics) if view.record.online else ""
     parts = []
     for name, documents in found.items():
         if documents:

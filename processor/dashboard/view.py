@@ -14,6 +14,7 @@ from processor.dashboard.draft import Draft
 from processor.dashboard.fleet import Processor
 from processor.dashboard.shell import Desk, Visitor, button
 from processor.dashboard.watching import Unanswered
+from processor.printing import errors_of
 from processor.told import Metrics
 
 _Got = TypeVar("_Got")
@@ -62,8 +63,7 @@ class View:
             return False, str(error), []
         if state.status == "applied":
             return True, f"In force as revision {state.revision}.", []
-        errors = [": ".join(filter(None, (one.get("path"), one.get("message")))) for one in state.errors]
-        return False, f"Rejected; revision {state.revision} stays in force.", errors
+        return False, f"Rejected; revision {state.revision} stays in force.", errors_of(state)
 
     async def ask(self, command: str) -> tuple[bool, str]:
         """Ask the processor to do something; whether it has, and its answer in a sentence."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -289,12 +289,17 @@ def test_fifty_processors_at_once(
     client.subscribe(f"{line.processor.root}/metrics")
     metrics = json.loads(client.wait_for(f"{line.processor.root}/metrics").payload)
     names = [f"hall-{number:02}" for number in range(50)]
+    long_ago = datetime(2026, 1, 5, 10, 30, tzinfo=UTC)
     try:
         for number, name in enumerate(names):
-            figures = metrics | {
-                "rates": {"messages": number, "accepted": 1},
-                "blocked": "no room" if number == 33 else None,
-            }
+            figures = (
+                metrics
+                | {
+                    "rates": {"messages": number, "accepted": 1},
+                    "blocked": "no room" if number == 33 else None,
+                }
+                | ({"time": long_ago.isoformat()} if number == 44 else {})
+            )
             client.publish(f"mlade/{name}/status", "offline" if number == 44 else "online", retain=True)
             client.publish(f"mlade/{name}/metrics", json.dumps(figures), retain=True)
         page = open_page(dashboard.url)
@@ -306,6 +311,10 @@ def test_fifty_processors_at_once(
         expect(halls.nth(0)).to_contain_text("hall-49")
         page.get_by_role("searchbox").fill("hall-07")
         expect(halls).to_have_count(1)
+        page.get_by_role("searchbox").fill("hall-44")
+        page.get_by_role("link", name="hall-44").click()
+        expect(page.locator(".series .when")).to_contain_text(f"{long_ago.astimezone():%H:%M}")  # of then, not of now
+        page.go_back()
         page.set_viewport_size({"width": 390, "height": 800})
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, "nothing is cut off on a phone"

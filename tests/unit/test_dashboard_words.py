@@ -100,9 +100,20 @@ def state(**active: Any) -> FilterState:  # noqa: ANN401 - JSON
             "No message for 5 minutes",
         ),
         (
-            processor(filter=FilterState("rejected", 4, "0", "twin", {"rules": [{}]}, errors=[{}, {}])),
+            processor(
+                filter=FilterState(
+                    "rejected",
+                    *(4, "0", "twin", {"rules": [{}]}),
+                    errors=[{"path": "rules[0].band", "message": "too wide"}, {}],
+                )
+            ),
             Level.WARNING,
-            "The last filter, from the twin, was rejected with 2 errors; revision 4 stays.",
+            "The last filter, from the twin, was rejected: rules[0].band: too wide; and 1 more. Revision 4 stays in",
+        ),
+        (
+            Processor("mlade/nobody"),
+            Level.NOTICE,
+            "Nothing on this broker, as far as this page may read it, is of such a processor.",
         ),
         (
             processor(metrics=metrics(counters={"lost_sessions": 1, "dropped_messages": 5})),
