@@ -15,6 +15,7 @@ from processor.dashboard.fleet import Processor
 from processor.dashboard.shell import Desk, Visitor, button
 from processor.dashboard.watching import Unanswered
 from processor.printing import errors_of
+from processor.remote import who
 from processor.told import Metrics
 
 _Got = TypeVar("_Got")
@@ -58,7 +59,7 @@ class View:
         if not self.visitor.may_change:
             return False, "Sign in first: nothing was sent.", []
         try:
-            state = await _wait(self.desk.watcher.set_filter(self.root, payload, self.visitor.name))
+            state = await _wait(self.desk.watcher.set_filter(self.root, payload, self.visitor.name or who()))
         except Unanswered as error:
             return False, str(error), []
         if state.status == "applied":

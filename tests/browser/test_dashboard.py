@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.sync_api import Page, expect
 
+from processor.remote import who
 from tests import models
 from tests.browser.conftest import Dashboard, Dashboards, OpenPage
 from tests.images import encoded, noise
@@ -136,6 +137,7 @@ def test_a_band_is_dragged_and_applied(line: Line, dashboard: Dashboard, open_pa
     assert (answer["status"], answer["source"]) == ("applied", "topic")
     assert answer["active"]["rules"][0]["band"] == {"min": 0.6, "max": 0.91}
     page.get_by_role("tab", name="History").click()
+    expect(page.locator(".revision").first).to_contain_text(f"by {who()}, over MQTT")
     page.get_by_role("button", name="Restore revision 1").click()
     page.get_by_role("dialog").get_by_role("button", name="Restore").click()
     expect(bar).to_contain_text("In force as revision 3.")
