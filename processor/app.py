@@ -47,6 +47,9 @@ from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import HubBridge, Settings, client_options, load_filter
+from processor.shadow.opening import META as SHADOW
+from processor.shadow.opening import open_both, open_shadow
+from processor.shadow.timing import read as read_times
 from processor.sizing import WindowSize
 from processor.steering import Steering
 from processor.store import Store
@@ -102,6 +105,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     twin_memory = store.meta("twin")
     wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
     sized, model = with_window_size(settings, model, wanted)
+    opened = open_shadow(sized, model, read_times(store.meta(SHADOW)))
     windows = make_windows(sized)
     windows.keep(LookBack(*(store.meta("look_back") or ())))
     journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
@@ -120,6 +124,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         model,
         control.active,
         windows=windows,
+        shadow=opened.shadow,
         memories=Memories.kept(store.meta("memories"), remembered),
         of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
         revision=control.revision,
@@ -131,7 +136,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         configured=settings.model.window.size,
         computation=computation,
         journal=journal,
-        open_model=lambda size: open_model(settings.with_window_size(size)),
+        open_models=lambda size: open_both(settings.with_window_size(size), opened.memory),
         signature=lambda size: signature(settings.with_window_size(size)),
     )
     deliveries = _deliveries(settings, store, clock, link)
@@ -227,6 +232,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             **computation.memory(computation.selection),
             "age": age.memory(),
             "session": session.memory(),
+            SHADOW: opened.memory,
         }
     )
     hosts = _sparkplug_hosts(settings, connection, clock)

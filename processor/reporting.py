@@ -25,9 +25,10 @@ from processor.last_hour import LastHour
 from processor.logs import AT_ONCE, LIMITED, PER_SECOND
 from processor.metrics import EDGES, Metrics
 from processor.protocols import Clock, Source
+from processor.shadow.agreement import Agreement
 from processor.store import Store
 from processor.topics import encode_stream
-from processor.types import DeadLetter, Reason
+from processor.types import DeadLetter, Predictions, Reason
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,8 @@ class Reporting:
         self._next_metrics = self._started
         self._to_publish = Allowance(clock.monotonic, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
         self._to_log = Allowance(clock.monotonic, PER_SECOND, AT_ONCE)
+        self._shadow_to_log = Allowance(clock.monotonic, PER_SECOND, AT_ONCE)
+        self._agreement = Agreement()
         self._unlogged = 0  # dead letters
         self._last_rates = (self._started, 0, 0)
         self._rates = {"messages": 0.0, "accepted": 0.0}
@@ -162,12 +165,31 @@ class Reporting:
         for rule, scores in zip(self._computation.selection.document.rules, outcome.judgement.scores, strict=True):
             if scores is not None and len(scores):
                 metrics.observe(rule.name, scores)
+        self._count_shadow(outcome.predictions)
         self._last_hour.count(
             self._computation.selection.document,
             outcome.predictions,
             outcome.judgement.scores,
             outcome.judgement.reached,
         )
+
+    def _count_shadow(self, predictions: Predictions) -> None:
+        shadow, metrics = predictions.shadow, self._metrics
+        if shadow is None:
+            return
+        labelled = 0
+        for pair in self._agreement.add(predictions):
+            metrics.add("shadow_windows", pair.windows, pair.label, pair.shadow)
+            labelled += pair.windows
+        metrics.add("shadow_windows", len(shadow.rows) - labelled, "", "")
+        metrics.add("shadow_disagreement", float(np.nansum(shadow.disagreement)))
+        metrics.add("shadow_failures", shadow.failures)
+        metrics.add("shadow_seconds", shadow.seconds)
+        if shadow.failures and self._shadow_to_log.take(1):
+            log.warning(
+                "The shadow %s failed on %d windows; the model's answers stand. %s", shadow.name, shadow.failures,
+                shadow.failure, extra=LIMITED,
+            )  # fmt: skip
 
     def report(self, outcome: Outcome) -> None:
         """Publish a batch's requests, predictions and dead letters."""
@@ -274,6 +296,8 @@ class Reporting:
         metrics.set("forgotten_streams", self._computation.windows.forgotten)
         metrics.set("paused", self._computation.paused)
         metrics.set("filter_revision", self._filters.revision)
+        shadow = self._computation.shadow
+        metrics.set("shadow_part", 0.0 if shadow is None else shadow.part)
         metrics.set("outbox_samples", totals.rows)
         metrics.set("outbox_bytes", totals.bytes)
         for rule in self._computation.selection.document.rules:
@@ -357,5 +381,6 @@ class Reporting:
                 "fields": self._fields[:_NAMES_TOLD],
                 "complete": max(len(model.labels), len(self._fields)) <= _NAMES_TOLD,
             },
+            "shadow": self._agreement.told(self._computation.shadow),
             "last_hour": self._last_hour.told(),
         }

@@ -190,10 +190,46 @@ class Batch(Section):
     )
 
 
+def _local(path: str) -> str:
+    if re.match(r"^[a-z]+://", path):
+        raise ValueError(f"found {document.describe(path)}; this version loads a model from a file only")
+    return path
+
+
+ModelPath = Annotated[Text, AfterValidator(_local)]
+
+
+class ShadowSettings(Section):
+    """A second model that judges a part of the windows beside the model; its answers decide nothing by themselves.
+
+    `measure: disagreement` in a filter's rule is how far the two lie apart.
+    """
+
+    path: ModelPath = Field(description="an ONNX file, relative to this one")
+    cpu: float = Field(
+        default=0.2, gt=0, lt=1, description="its largest part of both models' computing time; it is measured"
+    )
+    sample: float | None = Field(
+        default=None, gt=0, le=1, description="its part of the windows, instead of cpu: the same on every machine"
+    )
+    compare: Literal["probabilities", "labels"] = Field(
+        default="probabilities", description="labels: disagreement is 0 or 1, by the likeliest label"
+    )
+    input: Input | None = Field(default=None, description="how a window becomes its input; absent: as the model's")
+    output: Output | None = Field(default=None, description="how its answer is read; absent: as the model's")
+    temperature: float | None = Field(default=None, gt=0, description="its calibration; absent: as the model's")
+
+    @classmethod
+    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
+        """Refuse two ways to say how many windows it judges."""
+        if data.get("cpu") is not None and data.get("sample") is not None:
+            yield Flaw(("sample",), "give cpu, from which the part of the windows follows, or sample, not both")
+
+
 class ModelSettings(Section):
     """The model and what it wants."""
 
-    path: Text = Field(description="an ONNX file, relative to this one")
+    path: ModelPath = Field(description="an ONNX file, relative to this one")
     refresh: Duration | None = Field(default=None, description="how often a moving tag is looked at")
     window: Window = Field(default=Window(), description="what the model sees of a stream")
     input: Input = Field(default=Input(), description="how a window becomes its input")
@@ -203,13 +239,7 @@ class ModelSettings(Section):
     )
     batch: Batch = Field(default=Batch(), description="how many messages are judged at once")
     threads: int = Field(default=1, ge=1, le=256, description="of ONNX Runtime")
-
-    @field_validator("path")
-    @classmethod
-    def _local(cls, path: str) -> str:
-        if re.match(r"^[a-z]+://", path):
-            raise ValueError(f"found {document.describe(path)}; this version loads a model from a file only")
-        return path
+    shadow: ShadowSettings | None = Field(default=None, description="a second model beside it; absent: there is none")
 
     @field_validator("refresh")
     @classmethod
