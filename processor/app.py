@@ -15,28 +15,16 @@ from typing import Final
 
 from processor import bridges, own_topics, topics
 from processor.admission import Bounds
-from processor.assembly import (
-    build_computation,
-    filter_problems,
-    legacy_problems,
-    make_windows,
-    most_messages,
-    open_model,
-    signature,
-    with_window_size,
-)
+from processor.assembly import legacy_problems, most_messages
 from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
-from processor.control import FilterControl
 from processor.copies import filters, identifier
 from processor.delivery import Delivery
-from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
-from processor.filter import FilterDocument
+from processor.errors import ConfigurationError, MladeError, SessionTakenOver, StateFull
 from processor.health import HealthServer
-from processor.journal import Journal
+from processor.lanes import open_lane, prepare
 from processor.live_commands import Commands
-from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.sparkplug_host import SparkplugHost
@@ -46,16 +34,12 @@ from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
-from processor.settings import HubBridge, Settings, client_options, load_filter
-from processor.shadow.opening import META as SHADOW
-from processor.shadow.opening import open_both, open_shadow
-from processor.shadow.timing import read as read_times
-from processor.sizing import WindowSize
+from processor.settings import HubBridge, Settings, client_options
+from processor.slot_state import SlotChanges
 from processor.steering import Steering
-from processor.store import Store
+from processor.store import Changes, Store
 from processor.twin import Twin
-from processor.types import NS
-from processor.windows import LookBack
+from processor.types import MODEL_SLOT, NS
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +65,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     """
     clock = SystemClock()
     metrics = Metrics()
-    document, text = load_filter(settings)
-    model = open_model(settings)
-
-    def check(candidate: FilterDocument) -> Sequence[Problem]:
-        return filter_problems(settings, model, candidate)
-
-    problems = [Problem(f"filter.{problem.path}", problem.message) for problem in check(document)]
-    if problems := [*problems, *legacy_problems(settings, model)]:
+    parts = prepare(settings)
+    if problems := legacy_problems(settings, parts.model):
         raise ConfigurationError(problems)
 
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
@@ -100,15 +78,6 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         bridges=[bridge.name for bridge in settings.bridges],
     )
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
-    control = FilterControl(document, text, check, store.meta("filter"), clock.wall())
-
-    twin_memory = store.meta("twin")
-    wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
-    sized, model = with_window_size(settings, model, wanted)
-    opened = open_shadow(sized, model, read_times(store.meta(SHADOW)))
-    windows = make_windows(sized)
-    windows.keep(LookBack(*(store.meta("look_back") or ())))
-    journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
@@ -118,27 +87,17 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
     )
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
-    remembered = store.remembered()
-    computation, make_selection = build_computation(
-        sized,
-        model,
-        control.active,
-        windows=windows,
-        shadow=opened.shadow,
-        memories=Memories.kept(store.meta("memories"), remembered),
-        of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
-        revision=control.revision,
+    twin_memory = store.meta("twin")
+    lane = open_lane(
+        parts,
+        store.slot(MODEL_SLOT),
+        now=clock.wall(),
+        window_size=twin_memory["window_size"] if twin_memory and settings.legacy else None,
         paused=bool(store.meta("paused")),
         copies=copies,
         held=lambda: session.held,
     )
-    sizes = WindowSize(
-        configured=settings.model.window.size,
-        computation=computation,
-        journal=journal,
-        open_models=lambda size: open_both(settings.with_window_size(size), opened.memory),
-        signature=lambda size: signature(settings.with_window_size(size)),
-    )
+    lanes = [lane]
     deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
@@ -157,14 +116,11 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     reporting = Reporting(
         root=settings.root,
         source=connection,
-        computation=computation,
-        filters=control,
+        lanes=lanes,
         store=store,
         deliveries=deliveries,
         metrics=metrics,
         clock=clock,
-        source_names=[source.name for source in settings.sources],
-        fields=list(dict.fromkeys(field for source in settings.sources for field in source.fields)),
         publish_inference=settings.publish_inference,
         publish_every=settings.metrics.publish_every / NS,
         extra=lambda: {
@@ -175,24 +131,15 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
-    twin = Twin(
-        link=link,
-        filters=control,
-        sizes=sizes,
-        legacy=settings.legacy,
-        model=lambda: computation.model,
-        kept=twin_memory,
-    )
-    commands = Commands(computation=computation, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
+    twin = Twin(link=link, lane=lane, legacy=settings.legacy, kept=twin_memory)
+    commands = Commands(lanes=lanes, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
     steering = Steering(
         root=settings.root,
         processor=settings.id,
         source=connection,
         link=link,
-        computation=computation,
-        filters=control,
+        lanes=lanes,
         twin=twin,
-        make_selection=make_selection,
         store=store,
         commands=commands,
         metrics=metrics,
@@ -211,9 +158,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     pipeline = Pipeline(
         source=connection,
         link=link,
-        computation=computation,
+        lanes=lanes,
         store=store,
-        journal=journal,
         receipts=receipts,
         steering=steering,
         reporting=reporting,
@@ -226,14 +172,12 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
         max_delay=batch.max_delay / NS,
     )
-    store.remember(
-        {
-            "filter": control.memory(),
-            **computation.memory(computation.selection),
-            "age": age.memory(),
-            "session": session.memory(),
-            SHADOW: opened.memory,
-        }
+    store.commit(
+        Changes(
+            meta={"age": age.memory(), "session": session.memory()},
+            slots={lane.name: SlotChanges(meta=lane.memory()) for lane in lanes},
+        ),
+        0,
     )
     hosts = _sparkplug_hosts(settings, connection, clock)
     return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop, hosts)

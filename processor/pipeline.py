@@ -14,9 +14,8 @@ from typing import Final
 
 from processor.clock import AgeClock
 from processor.cloud import CloudLink, Desired, Input, Method
-from processor.computation import Computation
 from processor.errors import StateFull
-from processor.journal import Journal
+from processor.lanes import Lane
 from processor.metrics import Metrics
 from processor.protocols import Clock, Source
 from processor.receipts import Receipts, pack
@@ -65,9 +64,8 @@ class Pipeline:
         *,
         source: Source,
         link: CloudLink,
-        computation: Computation,
+        lanes: Sequence[Lane],
         store: Store,
-        journal: Journal,
         receipts: Receipts,
         steering: Steering,
         reporting: Reporting,
@@ -85,9 +83,8 @@ class Pipeline:
         Args:
             source: the connection to the broker.
             link: what the cloud asks; it wakes `source`.
-            computation: from messages to samples.
+            lanes: from messages to samples, one a model.
             store: where it all goes, in one transaction a batch.
-            journal: which readings the store keeps for the windows.
             receipts: which messages were taken in before.
             steering: what is not data: the filter, commands, the cloud's wishes.
             reporting: what we say of ourselves.
@@ -102,9 +99,8 @@ class Pipeline:
         """
         self._source = source
         self._link = link
-        self._computation = computation
+        self._lanes = lanes
         self._store = store
-        self._journal = journal
         self._receipts = receipts
         self._steering = steering
         self._reporting = reporting
@@ -131,7 +127,8 @@ class Pipeline:
         self._stopping = True
 
     def _most_messages(self) -> int:
-        seconds = max(self._computation.model.seconds_per_window, min(self._seconds_per_message), 1e-9)
+        of_models = [lane.computation.model.seconds_per_window for lane in self._lanes]
+        seconds = max(*of_models, min(self._seconds_per_message), 1e-9)
         return max(1, min(self._max_batch, int(_LONGEST_BATCH / seconds)))
 
     def run(self) -> None:
@@ -271,15 +268,18 @@ class Pipeline:
         """Carry one batch from messages to what it changes."""
         started = self._clock.monotonic()
         fresh = self._receipts.fresh(messages)
-        outcome = self._computation.run(fresh)
-        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters, remembered=outcome.remembered)
-        self._journal.record(changes, outcome.taken.readings.slots, outcome.past)
+        (lane,) = self._lanes
+        outcome = lane.computation.run(fresh)
+        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters)
+        own = changes.of(lane.name)
+        own.remembered = outcome.remembered
+        lane.journal.record(own, outcome.taken.readings.slots, outcome.past)
         if fresh:
             self._seconds_per_message.append((self._clock.monotonic() - started) / len(fresh))
 
         def follow_up() -> None:
-            self._reporting.count(outcome, len(messages) - len(fresh), self._clock.monotonic() - started)
-            self._reporting.report(outcome)
+            self._reporting.count_batch(len(messages) - len(fresh), self._clock.monotonic() - started)
+            self._reporting.report(lane, outcome)
             if outcome.outgoing:
                 self._notify()
 

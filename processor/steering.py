@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,10 +15,9 @@ import msgspec
 from processor import own_topics
 from processor.clock import AgeClock
 from processor.cloud import CloudLink, Desired, Method
-from processor.computation import Computation
-from processor.control import FilterControl, Offer
+from processor.control import Offer
 from processor.errors import Problem, SessionTakenOver, StateFull
-from processor.filter import FilterDocument
+from processor.lanes import Lane
 from processor.live_commands import (
     LATER,
     Answer,
@@ -34,8 +33,8 @@ from processor.metrics import Metrics
 from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
 from processor.reporting import Reporting
-from processor.selection import Selection
 from processor.session import BrokerSession
+from processor.slot_state import SlotChanges
 from processor.store import Changes, Store
 from processor.topics import validate_topic
 from processor.twin import Twin
@@ -66,10 +65,8 @@ class Steering:
         processor: str,
         source: Source,
         link: CloudLink,
-        computation: Computation,
-        filters: FilterControl,
+        lanes: Sequence[Lane],
         twin: Twin,
-        make_selection: Callable[[FilterDocument], Selection],
         store: Store,
         commands: Commands,
         metrics: Metrics,
@@ -86,10 +83,8 @@ class Steering:
             processor: our id.
             source: our connection.
             link: takes heartbeats.
-            computation: whose filter is steered.
-            filters: decides which filter is in force.
+            lanes: whose filters are steered, one a model.
             twin: what the cloud desires.
-            make_selection: makes a filter ready, and lets it go on with what the one in force remembers.
             store: for what has to survive.
             commands: carries them out.
             metrics: whose histograms begin anew with each filter.
@@ -104,10 +99,8 @@ class Steering:
         self._processor = processor
         self._source = source
         self._link = link
-        self._computation = computation
-        self._filters = filters
+        self._by_topic = {own_topics.FILTER.at(lane.root): lane for lane in lanes}
         self._twin = twin
-        self._make_selection = make_selection
         self._store = store
         self._commands = commands
         self._metrics = metrics
@@ -137,17 +130,14 @@ class Steering:
         Raises:
             SessionTakenOver: another processor with our id has connected since we did.
         """
-        if isinstance(what, Message):
-            meta, follow_up = self._apply_message(what)
-        elif isinstance(what, Method):
-            meta, follow_up = self._apply_method(what)
-        else:
+        if isinstance(what, Desired):
             return self._apply_desired(what)
+        if isinstance(what, Message) and (lane := self._by_topic.get(what.topic)):
+            return self._apply_filter(lane, what)
+        meta, follow_up = self._apply_message(what) if isinstance(what, Message) else self._apply_method(what)
         return Changes(meta=meta), follow_up
 
     def _apply_message(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
-        if message.topic.endswith("/filter"):
-            return self._apply_filter(message)
         if message.topic.endswith("/settled"):
             return self._settle(message)
         if not message.topic.endswith("/command"):
@@ -197,23 +187,27 @@ class Steering:
             return {}, _nothing
         return {"session": self._session.memory()}, lambda: self._source.unsubscribe(self._session.leaving)
 
-    def _apply_filter(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
+    def _apply_filter(self, lane: Lane, message: Message) -> tuple[Changes, Callable[[], None]]:
         size = message.oversize
         cut = [Problem("", f"{size} bytes; broker.max_payload allows less")] if size else []
         user = properties(message).user
-        offer = self._filters.offer(message.payload, "topic", message.arrival, problems=cut, user=user)
-        return self._prepare(offer)
+        offer = lane.filters.offer(message.payload, "topic", message.arrival, problems=cut, user=user)
+        meta, install = self._prepare(lane, offer)
+        return Changes(slots={lane.name: SlotChanges(meta=meta)}), install
 
     def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:
         change = self._twin.consider(desired, self._clock.wall())
-        meta = {} if change.memory is None else {"twin": change.memory}
+        changes = Changes(meta={} if change.memory is None else {"twin": change.memory})
+        lane = self._twin.lane
+        own = changes.of(lane.name)
         steps = [change.install]
         if change.resize is not None:
-            meta |= change.resize.meta
+            own.windows_anew = True
+            own.meta = change.resize.meta
             steps.append(change.resize.install)
         if change.offer is not None and change.offer.memory is not None:
-            of_filter, install_filter = self._prepare(change.offer)
-            meta |= of_filter
+            of_filter, install_filter = self._prepare(lane, change.offer)
+            own.meta = {**own.meta, **of_filter}
             steps.append(install_filter)
         else:
             steps.append(self._twin.report)
@@ -222,22 +216,22 @@ class Steering:
             for step in steps:
                 step()
 
-        return Changes(meta=meta, windows_anew=change.resize is not None), install
+        return changes, install
 
-    def _prepare(self, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
+    def _prepare(self, lane: Lane, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
         """Return what has to be on disk for an offered filter, and what then puts it in force and answers."""
-        selection = self._make_selection(offer.active) if offer.changed else None
+        selection = lane.make_selection(offer.active) if offer.changed else None
         meta = {} if offer.memory is None else {"filter": offer.memory}
         if selection is not None:
-            meta |= self._computation.memory(selection)
+            meta |= lane.computation.memory(selection)
 
         def install() -> None:
             offer.install()
             if selection is not None:
-                self._computation.selection = selection
-                self._computation.revision = self._filters.revision
+                lane.computation.selection = selection
+                lane.computation.revision = lane.filters.revision
                 self._metrics.forget_scores()
-            self._reporting.publish_filter_state()
+            self._reporting.publish_filter_state(lane)
             if offer.memory is not None:
                 self._twin.report()
 
@@ -269,7 +263,7 @@ class Steering:
 
     def answer_while_blocked(self, what: Message | Desired | Method) -> bool:
         """Carry a command out at once while readings cannot be kept; whether that was done, or it has to wait."""
-        if isinstance(what, Desired) or (isinstance(what, Message) and what.topic.endswith("/filter")):
+        if isinstance(what, Desired) or (isinstance(what, Message) and what.topic in self._by_topic):
             return False
         changes, follow_up = self.apply(what)
         try:

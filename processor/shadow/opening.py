@@ -19,6 +19,8 @@ from processor.settings import Settings
 from processor.shadow.comparison import Comparison, problems
 from processor.shadow.judge import Shadow
 from processor.shadow.timing import Kept, find, measure, memory, part_of, read
+from processor.slot_state import meta_key
+from processor.types import MODEL_SLOT
 
 META: Final = "shadow"
 """Under what the store keeps what was measured."""
@@ -118,7 +120,7 @@ def known_times(state: Path) -> list[Kept]:
     try:
         with closing(sqlite3.connect(path, timeout=10.0)) as connection:
             connection.execute("PRAGMA query_only = 1")
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (META,)).fetchone()
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (meta_key(MODEL_SLOT, META),)).fetchone()
     except sqlite3.Error:  # damaged or not ours: the processor itself says so when it starts
         return []
     return read(None if row is None else json.loads(row[0]))

@@ -21,6 +21,7 @@ from processor.errors import ModelMisfit, Problem
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
+from processor.lanes import Lane
 from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Remembered
 from processor.metrics import Metrics
@@ -31,11 +32,12 @@ from processor.selection import Selection
 from processor.session import BrokerSession
 from processor.settings import HubLegacy
 from processor.sizing import WindowSize
+from processor.slot_state import SlotChanges
 from processor.source_sections import Source
 from processor.steering import Steering
 from processor.store import Store
 from processor.twin import Twin
-from processor.types import NS, Floats, Message, OutputKind, Predictions
+from processor.types import MODEL_SLOT, NS, Floats, Message, OutputKind, Predictions
 from processor.windows import Shape, WindowBuffer
 from tests import sparkplug
 
@@ -131,12 +133,13 @@ class Line:
         clock = SystemClock()
         age = AgeClock(clock, None, 7 * 86400 * NS)
         self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"])
+        state = self.store.slot(MODEL_SLOT)
         configured = [Source.model_validate(one) for one in sources]
         windows = WindowBuffer(Shape(2, 2, 1, None), 100)
-        journal = Journal(windows, "shape", self.store)
+        journal = Journal(windows, "shape", state)
         document = validate_filter({"rules": [{"name": "all"}]})
-        self.control = FilterControl(document, b"file", lambda _: (), self.store.meta("filter"), clock.wall())
-        self.store.remember({"filter": self.control.memory()})
+        self.control = FilterControl(document, b"file", lambda _: (), state.meta("filter"), clock.wall())
+        state.commit(SlotChanges(meta={"filter": self.control.memory()}))
         model, metrics = EvenModel(), self.metrics
         fields = [(one.name, one.fields) for one in configured]
 
@@ -154,28 +157,13 @@ class Line:
         )
         self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
-        reporting = Reporting(
+        lane = Lane(
+            name="default",
             root="mlade/line-1",
-            source=self.source,
             computation=self.computation,
             filters=self.control,
-            store=self.store,
-            deliveries=[],
-            metrics=metrics,
-            clock=clock,
-            source_names=[one.name for one in configured],
-            fields=[],
-            publish_inference=outputs,
-            publish_every=3600,
-            extra=dict,
-            outputs=self.link if outputs else None,
-        )
-        commands = Commands(
-            computation=self.computation, store=self.store, deliveries=[], reporting=reporting, clock=clock
-        )
-        twin = Twin(
-            link=self.link,
-            filters=self.control,
+            make_selection=make_selection,
+            journal=journal,
             sizes=WindowSize(
                 configured=2,
                 computation=self.computation,
@@ -183,19 +171,31 @@ class Line:
                 open_models=lambda size: (self.open_model(size), None),
                 signature="windows of {}".format,
             ),
-            legacy=legacy,
-            model=lambda: self.computation.model,
-            kept=self.store.meta("twin"),
+            source_names=[one.name for one in configured],
+            fields=[],
         )
+        reporting = Reporting(
+            root="mlade/line-1",
+            source=self.source,
+            lanes=[lane],
+            store=self.store,
+            deliveries=[],
+            metrics=metrics,
+            clock=clock,
+            publish_inference=outputs,
+            publish_every=3600,
+            extra=dict,
+            outputs=self.link if outputs else None,
+        )
+        commands = Commands(lanes=[lane], store=self.store, deliveries=[], reporting=reporting, clock=clock)
+        twin = Twin(link=self.link, lane=lane, legacy=legacy, kept=self.store.meta("twin"))
         steering = Steering(
             root="mlade/line-1",
             processor="line-1",
             source=self.source,
             link=self.link,
-            computation=self.computation,
-            filters=self.control,
+            lanes=[lane],
             twin=twin,
-            make_selection=make_selection,
             store=self.store,
             commands=commands,
             metrics=metrics,
@@ -208,9 +208,8 @@ class Line:
         self.pipeline = Pipeline(
             source=self.source,
             link=self.link,
-            computation=self.computation,
+            lanes=[lane],
             store=self.store,
-            journal=journal,
             receipts=self.receipts,
             steering=steering,
             reporting=reporting,
@@ -456,7 +455,7 @@ class WatchedSource(ScriptedSource):
         """Note whether the node is known to the store."""
         super().publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
         if topic.startswith("spBv1.0/"):
-            rows = [] if self.store is None else self.store.remembered()
+            rows = [] if self.store is None else self.store.slot(MODEL_SLOT).remembered()
             self.asked.append((topic, any(key.endswith("/decoder/g/n") for _, key, _, _ in rows)))
 
 
@@ -466,7 +465,7 @@ def test_what_is_asked_goes_out_when_its_cause_is_on_disk(tmp_path: Path) -> Non
         source = WatchedSource()
         line = Line(tmp_path, source=source, sources=({"name": "nodes", "format": "sparkplug", "fields": ["x"]},))
         source.store = line.store
-        rows = [Remembered(*row) for row in line.store.remembered() if row[0] == OF_SOURCES]
+        rows = [Remembered(*row) for row in line.store.slot(MODEL_SLOT).remembered() if row[0] == OF_SOURCES]
         line.computation._intake.memory.restore(rows)
         data = sparkplug.payload([sparkplug.metric("x", 5)], seq=1)
         line.play([Message("spBv1.0/g/NDATA/n", data, arrival=START * NS, connection=1)])
