@@ -190,8 +190,8 @@ class Reporting:
         metrics.add("shadow_seconds", shadow.seconds)
         if shadow.failures and self._shadow_to_log.take(1):
             log.warning(
-                "The shadow %s failed on %d windows; the model's answers stand. %s", shadow.name, shadow.failures,
-                shadow.failure, extra=LIMITED,
+                "The shadow %s failed on %d of a batch's windows, where the model's answers stand: %s.", shadow.name,
+                shadow.failures, shadow.failure, extra=LIMITED,
             )  # fmt: skip
 
     def _publish_predictions(self, lane: Lane, outcome: Outcome) -> None:
