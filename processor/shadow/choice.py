@@ -7,17 +7,20 @@ all of it; and a window's own number is a hash of all its readings, which takes 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
 from processor.events import uniform
-from processor.types import NS, Flags, Ints, Times
+from processor.types import NS, Flags, Times
 
 STRETCH: Final = NS // 10
 """Nanoseconds whose windows are chosen together."""
+_FEW: Final = 16
 
 
+@lru_cache(maxsize=1024)
 def number(processor: str, stretch: int) -> float:
     """Return the number in [0, 1) that decides on a stretch of time.
 
@@ -36,10 +39,12 @@ def chosen(processor: str, part: float, ends: Times) -> Flags:
         part: of all stretches of time that are chosen, 0 to 1.
         ends: (W,) the windows' times, ns since the Unix epoch.
     """
-    if part >= 1.0 or not len(ends):
-        return np.full(len(ends), part >= 1.0)
-    stretches: Ints = ends // STRETCH
-    if (stretches == stretches[0]).all():
-        return np.full(len(ends), number(processor, int(stretches[0])) < part)
-    different, which = np.unique(stretches, return_inverse=True)
+    if part >= 1.0:
+        return np.ones(len(ends), np.bool_)
+    if len(ends) <= _FEW:  # this runs for every batch, and numpy takes as long for one window as for a hundred
+        return np.array([number(processor, end // STRETCH) < part for end in ends.tolist()], np.bool_)
+    first, last = int(ends.min()) // STRETCH, int(ends.max()) // STRETCH
+    if first == last:
+        return np.full(len(ends), number(processor, first) < part)
+    different, which = np.unique(ends // STRETCH, return_inverse=True)
     return np.array([number(processor, stretch) < part for stretch in different.tolist()], np.bool_)[which]

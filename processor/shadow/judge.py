@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from processor.answers import ask
+from processor.errors import ModelError
 from processor.protocols import Model
 from processor.shadow.choice import chosen
 from processor.shadow.comparison import Comparison
-from processor.shadow.timing import Times
-from processor.types import Predictions, ShadowAnswers, Windows
+from processor.types import Floats, Ints, Predictions, ShadowAnswers, Windows
+
+
+class Times(NamedTuple):
+    """What a window takes, in calls of the size in which the shadow takes most beside the model."""
+
+    model: float
+    """Seconds."""
+    shadow: float
+    """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,35 @@ class Shadow:
     comparison: Comparison
     times: Times | None = None
 
+    _silent: ShadowAnswers = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepare what it says of windows of which none is its own."""
+        model = self.model
+        none = Predictions(
+            model.kind,
+            model.labels,
+            None if model.kind == "value" else np.empty((0, len(model.labels))),
+            None if model.kind == "probabilities" else np.empty(0),
+        )
+        object.__setattr__(self, "_silent", self._said(np.empty(0, np.int64), none, np.empty(0), {}, 0.0))
+
+    def _said(
+        self, rows: Ints, predictions: Predictions, apart: Floats, failures: Mapping[int, ModelError], seconds: float
+    ) -> ShadowAnswers:
+        return ShadowAnswers(
+            name=self.model.name,
+            sha256=self.model.sha256,
+            beside=self.beside,
+            part=self.part,
+            rows=rows,
+            predictions=predictions,
+            disagreement=apart,
+            failures=len(failures),
+            failure=str(next(iter(failures.values()), "")),
+            seconds=seconds,
+        )
+
     def share(self) -> str:
         """Return which part of the windows it judges, and why that one, as a sentence."""
         text = f"{self.part * 100:.4g} % of all windows: those of the tenths of a second that a hash chooses"
@@ -54,24 +94,17 @@ class Shadow:
             predictions: the model's answers to them.
         """
         started = time.perf_counter()  # to be told, not to decide on
-        rows = np.flatnonzero(chosen(self.processor, self.part, windows.ends))
+        flags = chosen(self.processor, self.part, windows.ends)
+        answers = self._ask(windows, predictions, np.flatnonzero(flags), started) if flags.any() else self._silent
+        return Predictions(
+            predictions.kind, predictions.labels, predictions.probabilities, predictions.value, shadow=answers
+        )
+
+    def _ask(self, windows: Windows, predictions: Predictions, rows: Ints, started: float) -> ShadowAnswers:
         every = len(rows) == len(windows)
         answers, failures = ask(self.model, windows.seen if every else windows.seen[rows])
         if failures:
             rows = np.delete(rows, list(failures))
         mine = predictions if every and not failures else predictions.take(rows)
-        return replace(
-            predictions,
-            shadow=ShadowAnswers(
-                name=self.model.name,
-                sha256=self.model.sha256,
-                beside=self.beside,
-                part=self.part,
-                rows=rows,
-                predictions=answers,
-                disagreement=self.comparison.disagreement(mine, answers),
-                failures=len(failures),
-                failure=str(next(iter(failures.values()), "")),
-                seconds=time.perf_counter() - started,
-            ),
-        )
+        apart = self.comparison.disagreement(mine, answers)
+        return self._said(rows, answers, apart, failures, time.perf_counter() - started)

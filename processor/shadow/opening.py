@@ -70,19 +70,12 @@ def open_shadow(settings: Settings, model: OnnxModel, known: Sequence[Kept] = ()
     second = _load(settings, wanted)
     if misfits := list(problems(model, second, wanted.compare)):
         raise ModelMisfit(misfits)
-    times, kept = None, list(known)
-    if wanted.sample is None:
-        times = find(known, model.sha256, second.sha256) or measure(model, second)
-        kept = memory(known, model.sha256, second.sha256, times)
-    shadow = Shadow(
-        model=second,
-        beside=model.sha256,
-        processor=settings.id,
-        part=part_of(wanted.cpu, times) if times is not None else wanted.sample or 1.0,
-        comparison=Comparison(model, second, wanted.compare),
-        times=times,
-    )
-    return Opened(shadow, second, kept)
+    shadow = Shadow(second, model.sha256, settings.id, wanted.sample or 1.0, Comparison(model, second, wanted.compare))
+    if wanted.sample is not None:
+        return Opened(shadow, second, list(known))
+    times = find(known, model.sha256, second.sha256) or measure(model, shadow)
+    measured = replace(shadow, part=part_of(wanted.cpu, times), times=times)
+    return Opened(measured, second, memory(known, model.sha256, second.sha256, times))
 
 
 def open_both(settings: Settings, known: Sequence[Kept]) -> tuple[OnnxModel, Shadow | None]:

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from processor.errors import ModelError
 from processor.model.onnx_model import OnnxModel
-from processor.types import Array
+from processor.protocols import Model
+from processor.shadow.judge import Shadow, Times
+from processor.types import Array, Images, Windows
 
 SMALLEST_PART: Final = 0.001
 """Parts are multiples of it."""
 _STEPS: Final = 1000
 _SIZES: Final = (1, 8, 64, 512)
 """Windows in a call: from a lone message to a flood."""
-_TRIALS: Final = 5
+_TRIALS: Final = 9
 _LONGEST: Final = 0.25
 """Seconds that a call is thought to take above which it is not tried."""
 _WINDOWS: Final = 16
 """Trial windows; a call of more has some of them again."""
 _KEPT: Final = 16
-
-
-class Times(NamedTuple):
-    """What a window takes, in calls of the size in which the shadow takes most beside the model."""
-
-    model: float
-    """Seconds."""
-    shadow: float
-    """Seconds."""
 
 
 class Kept(NamedTuple):
@@ -56,23 +49,40 @@ def part_of(cpu: float, times: Times) -> float:
     return min(max(math.floor(part * _STEPS) / _STEPS, SMALLEST_PART), 1.0)
 
 
-def measure(model: OnnxModel, shadow: OnnxModel) -> Times:
-    """Return what a window takes in each of two models that see the same windows; takes about a tenth of a second."""
-    windows = _taken_by_both(model, shadow)
-    if not len(windows):
-        return Times(model.seconds_per_window, shadow.seconds_per_window)
+def measure(model: OnnxModel, shadow: Shadow) -> Times:
+    """Return what a window takes in two models, what is made of the second one's answers included.
+
+    Takes about a tenth of a second.
+
+    Args:
+        model: the first.
+        shadow: the second, judging all windows.
+    """
+    taken = _taken_by_both(model, shadow.model)
+    if not len(taken):
+        return Times(model.seconds_per_window, shadow.model.seconds_per_window)
     found: list[Times] = []
     for size in _SIZES:
         if found and size * max(found[-1]) > _LONGEST:
             break
-        values = np.resize(windows, (size, *windows.shape[1:]))
+        values = np.resize(taken, (size, *taken.shape[1:]))
+        windows = _as_windows(values)
+        answers = model.infer(values)
         # By turns, so that what else the machine does falls on both.
-        turns = [(_timed(model, values), _timed(shadow, values)) for _ in range(_TRIALS)]
+        turns = [(_timed(model.infer, values), _timed(shadow.judge, windows, answers)) for _ in range(_TRIALS)]
         found.append(Times(*(min(times) / size for times in zip(*turns, strict=True))))
     return max(found, key=lambda times: times.shadow / times.model)
 
 
-def _taken_by_both(model: OnnxModel, shadow: OnnxModel) -> Array:
+def _as_windows(values: Array) -> Windows:
+    """Return windows of what a model sees; images stay what they are, with payloads of no bytes."""
+    count, nothing = len(values), np.zeros((len(values), 1), np.int64)
+    if values.dtype != np.uint8:
+        return Windows(nothing[:, 0], nothing, values)
+    return Windows(nothing[:, 0], nothing, np.empty((count, 1, 0)), Images(values, [b""] * count))
+
+
+def _taken_by_both(model: OnnxModel, shadow: Model) -> Array:
     """Return trial windows that neither model fails on."""
     windows = model.input.trial_windows(_WINDOWS)
     taken = []
@@ -86,9 +96,9 @@ def _taken_by_both(model: OnnxModel, shadow: OnnxModel) -> Array:
     return windows[taken]
 
 
-def _timed(model: OnnxModel, values: Array) -> float:
+def _timed(work: Callable[..., object], *arguments: object) -> float:
     started = time.perf_counter()
-    model.infer(values)
+    work(*arguments)
     return time.perf_counter() - started
 
 

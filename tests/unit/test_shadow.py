@@ -24,9 +24,9 @@ from processor.shadow import timing
 from processor.shadow.agreement import MOST_LABELS, OTHERS, Agreement
 from processor.shadow.choice import STRETCH, chosen, number
 from processor.shadow.comparison import Compare, Comparison
-from processor.shadow.judge import Shadow
+from processor.shadow.judge import Shadow, Times
 from processor.shadow.opening import Opened, open_both, open_shadow
-from processor.shadow.timing import SMALLEST_PART, Kept, Times, part_of
+from processor.shadow.timing import SMALLEST_PART, Kept, part_of
 from processor.types import NS, Array, Floats, OutputKind, Predictions, Windows
 from tests import models
 from tests.unit.naive_filter import NAMES, START, Case
