@@ -29,12 +29,15 @@ from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.sparkplug_host import SparkplugHost
 from processor.mqtt.subscriptions import Subscription
+from processor.obtaining import obtain, prune
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
+from processor.registry import references
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import HubBridge, Settings, client_options
+from processor.shadow.opening import obtain_shadow
 from processor.slot_state import SlotChanges
 from processor.steering import Steering
 from processor.store import Changes, Store
@@ -168,7 +171,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=min(batch.max_size, most_messages(settings)),
+        max_batch=min(batch.messages, most_messages(settings)),
         seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
         max_delay=batch.max_delay / NS,
     )
@@ -398,13 +401,16 @@ class App:
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
+    settings, _ = obtain(settings)  # here, where a signal still ends us at once: it may take long
+    obtain_shadow(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     app = build(settings, stop.set)
+    prune(settings)  # the state directory is ours now
     log.info(
         "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
-        settings.id, len(settings.sources), settings.path(settings.model.path).name, len(settings.bridges),
-        settings.path(settings.state_dir),
+        settings.id, len(settings.sources), references.parse(settings.model.path).text.rpartition("/")[2],
+        len(settings.bridges), settings.path(settings.state_dir),
     )  # fmt: skip
     app.start()
     stop.wait()

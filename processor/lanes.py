@@ -13,7 +13,7 @@ from processor.assembly import (
     build_computation,
     filter_problems,
     make_windows,
-    open_model,
+    obtain_model,
     signature,
     with_window_size,
 )
@@ -75,7 +75,7 @@ class Parts(NamedTuple):
     """A configured model and filter that fit each other and the sources: what a lane is made of.
 
     Attributes:
-        settings: the configuration.
+        settings: the configuration, its model obtained.
         document: the file's filter.
         text: what it was read from.
         model: loaded.
@@ -99,7 +99,8 @@ def prepare(settings: Settings) -> Parts:
         ModelError: the model cannot be loaded.
     """
     document, text = load_filter(settings)
-    parts = Parts(settings, document, text, open_model(settings))
+    settings, model = obtain_model(settings)
+    parts = Parts(settings, document, text, model)
     problems = [Problem(f"filter.{problem.path}", problem.message) for problem in parts.check(document)]
     if problems:
         raise ConfigurationError(problems)

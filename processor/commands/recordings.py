@@ -94,12 +94,12 @@ def replay(
     from processor import settings  # noqa: PLC0415
     from processor.replay_printing import show  # noqa: PLC0415
     from processor.replay_run import configured, read_candidates, replay_recording  # noqa: PLC0415
-    from processor.shadow.opening import known_times, open_both  # noqa: PLC0415
+    from processor.shadow.opening import known_times, obtain_both  # noqa: PLC0415
 
     if out is not None and len(filters or ()) > 1:
         raise typer.BadParameter("--out takes the samples of one filter; give --filter once")
     loaded = settings.load(config)
-    model, shadow = open_both(loaded, known_times(loaded.state_path))
+    loaded, model, shadow = obtain_both(loaded, known_times(loaded.state_path))
     candidates = read_candidates(loaded, model, filters) if filters else [configured(loaded, model, config.name)]
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
@@ -139,7 +139,7 @@ def suggest(
     from processor.replay import Candidate, Replay  # noqa: PLC0415
     from processor.replay_printing import suggestion_lines  # noqa: PLC0415
     from processor.replay_run import configured, play, read_candidates  # noqa: PLC0415
-    from processor.shadow.opening import known_times, open_both  # noqa: PLC0415
+    from processor.shadow.opening import known_times, obtain_both  # noqa: PLC0415
     from processor.suggest import parse_target  # noqa: PLC0415
     from processor.suggest import suggest as find  # noqa: PLC0415
 
@@ -148,7 +148,7 @@ def suggest(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None
     loaded = settings.load(config)
-    model, shadow = open_both(loaded, known_times(loaded.state_path))
+    loaded, model, shadow = obtain_both(loaded, known_times(loaded.state_path))
     if filter_file is None:
         (candidate,) = (configured(loaded, model, config.name),)
     else:

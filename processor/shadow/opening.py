@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from processor.assembly import open_model
+from processor.assembly import obtain_model, open_model
 from processor.database import FILE_NAME
 from processor.errors import ModelError, ModelMisfit, Problem
 from processor.model.onnx_model import OnnxModel
+from processor.obtaining import obtain
 from processor.sections import ModelSettings, ShadowSettings
 from processor.settings import Settings
 from processor.shadow.comparison import Comparison, problems
@@ -64,10 +65,10 @@ def open_shadow(settings: Settings, model: OnnxModel, known: Sequence[Kept] = ()
     Raises:
         ModelError: it cannot be loaded, does not fit what the sources give, or cannot be compared with the model.
     """
-    wanted = settings.model.shadow
-    if wanted is None:
+    wanted, as_model = settings.model.shadow, obtain_shadow(settings)
+    if wanted is None or as_model is None:
         return Opened(None, None, list(known))
-    second = _load(settings, wanted)
+    second = _load(as_model)
     if misfits := list(problems(model, second, wanted.compare)):
         raise ModelMisfit(misfits)
     shadow = Shadow(second, model.sha256, settings.id, wanted.sample or 1.0, Comparison(model, second, wanted.compare))
@@ -84,15 +85,49 @@ def open_both(settings: Settings, known: Sequence[Kept]) -> tuple[OnnxModel, Sha
     return model, open_shadow(settings, model, known).shadow
 
 
-def _load(settings: Settings, wanted: ShadowSettings) -> OnnxModel:
-    given = {key: value for key in _OWN if (value := getattr(wanted, key)) is not None}
-    as_model = settings.model.model_copy(update={**given, "shadow": None})
+def obtain_both(settings: Settings, known: Sequence[Kept]) -> tuple[Settings, OnnxModel, Shadow | None]:
+    """Bring the configured model and its shadow here, and load them; see `assembly.obtain_model`, `open_shadow`."""
+    settings, model = obtain_model(settings)
+    return settings, model, open_shadow(settings, model, known).shadow
+
+
+def obtain_shadow(settings: Settings) -> Settings | None:
+    """Bring the configured shadow here, which may take long; None where there is none.
+
+    Returns:
+        Settings whose model is the shadow: read as it says itself, else as its annotations say, else as the model is.
+
+    Raises:
+        ModelMisfit: it cannot be had, or its annotations do not go with the settings.
+    """
+    wanted = settings.model.shadow
+    if wanted is None:
+        return None
+    given = settings.model_dump(exclude_unset=True, by_alias=True)
+    own = wanted.model_dump(exclude_unset=True, include=set(_OWN))
+    own = {key: value for key, value in own.items() if value is not None}
+    model = {key: value for key, value in given["model"].items() if key not in {"shadow", "refresh", *_OWN}}
     try:
-        return open_model(settings.model_copy(update={"model": as_model}))
+        obtained, _ = obtain(settings.rebuilt({**given, "model": model | own}))
     except ModelMisfit as misfit:
-        raise ModelMisfit([replace(problem, path=_path(problem.path)) for problem in misfit.problems]) from misfit
+        raise _of_shadow(misfit) from misfit
     except ModelError as error:
         raise ModelMisfit([Problem("model.shadow.path", str(error))]) from error
+    left = {key: getattr(settings.model, key) for key in _OWN if key not in obtained.model.model_fields_set}
+    return obtained.model_copy(update={"model": obtained.model.model_copy(update=left)})
+
+
+def _load(settings: Settings) -> OnnxModel:
+    try:
+        return open_model(settings)
+    except ModelMisfit as misfit:
+        raise _of_shadow(misfit) from misfit
+    except ModelError as error:
+        raise ModelMisfit([Problem("model.shadow.path", str(error))]) from error
+
+
+def _of_shadow(misfit: ModelMisfit) -> ModelMisfit:
+    return ModelMisfit([replace(problem, path=_path(problem.path)) for problem in misfit.problems])
 
 
 def _path(path: str) -> str:
