@@ -25,10 +25,10 @@ from processor.last_hour import LastHour
 from processor.logs import AT_ONCE, LIMITED, PER_SECOND
 from processor.metrics import EDGES, Metrics
 from processor.protocols import Clock, Source
-from processor.shadow.agreement import Agreement
+from processor.shadow.figures import ShadowFigures
 from processor.store import Store
 from processor.topics import encode_stream
-from processor.types import DeadLetter, Predictions, Reason
+from processor.types import DeadLetter, Reason
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,7 @@ class Reporting:
         self._next_metrics = self._started
         self._to_publish = Allowance(clock.monotonic, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
         self._to_log = Allowance(clock.monotonic, PER_SECOND, AT_ONCE)
-        self._shadow_to_log = Allowance(clock.monotonic, PER_SECOND, AT_ONCE)
-        self._agreement = Agreement()
+        self._shadows = {lane.name: ShadowFigures(lane.name, metrics, clock) for lane in lanes}
         self._unlogged = 0  # dead letters
         self._last_rates = (self._started, 0, 0)
         self._rates = {"messages": 0.0, "accepted": 0.0}
@@ -173,26 +172,8 @@ class Reporting:
             if scores is not None and len(scores):
                 metrics.observe(rule.name, scores)
         judgement = outcome.judgement
-        self._count_shadow(outcome.predictions)
+        self._shadows[lane.name].count(outcome.predictions)
         self._last_hour.count(document, outcome.predictions, judgement.scores, judgement.reached)
-
-    def _count_shadow(self, predictions: Predictions) -> None:
-        shadow, metrics = predictions.shadow, self._metrics
-        if shadow is None:
-            return
-        labelled = 0
-        for pair in self._agreement.add(predictions):
-            metrics.add("shadow_windows", pair.windows, pair.label, pair.shadow)
-            labelled += pair.windows
-        metrics.add("shadow_windows", len(shadow.rows) - labelled, "", "")
-        metrics.add("shadow_disagreement", float(np.nansum(shadow.disagreement)))
-        metrics.add("shadow_failures", shadow.failures)
-        metrics.add("shadow_seconds", shadow.seconds)
-        if shadow.failures and self._shadow_to_log.take(1):
-            log.warning(
-                "The shadow %s failed on %d of a batch's windows, where the model's answers stand: %s.", shadow.name,
-                shadow.failures, shadow.failure, extra=LIMITED,
-            )  # fmt: skip
 
     def _publish_predictions(self, lane: Lane, outcome: Outcome) -> None:
         model = lane.computation.model
@@ -291,8 +272,7 @@ class Reporting:
         metrics.set("forgotten_streams", lane.computation.windows.forgotten)
         metrics.set("paused", lane.computation.paused)
         metrics.set("filter_revision", lane.filters.revision)
-        shadow = lane.computation.shadow
-        metrics.set("shadow_part", 0.0 if shadow is None else shadow.part)
+        self._shadows[lane.name].refresh(lane.computation.shadow)
         metrics.set("outbox_samples", totals.rows)
         metrics.set("outbox_bytes", totals.bytes)
         for rule in lane.computation.selection.document.rules:
@@ -377,6 +357,6 @@ class Reporting:
                 "fields": lane.fields[:_NAMES_TOLD],
                 "complete": max(len(model.labels), len(lane.fields)) <= _NAMES_TOLD,
             },
-            "shadow": self._agreement.told(lane.computation.shadow),
+            "shadow": self._shadows[lane.name].told(lane.computation.shadow),
             "last_hour": self._last_hour.told(),
         }

@@ -15,11 +15,13 @@ from msgspec.structs import replace
 
 from processor.demo.data import FIELDS, MODEL_PATH
 from processor.recording import Writer
+from processor.registry.fetched import PREFIX
 from processor.types import Message
 from tests import models, recordings
 from tests.commands import mlade_here
 from tests.integration import filters_again
 from tests.mqtt_client import Client, MqttClientFactory
+from tests.registry import Registry
 from tests.running import ProcessorFactory, ProcessorProcess
 
 COUNT = 1500
@@ -142,7 +144,7 @@ def test_what_the_models_disagree_on_is_kept_live_as_offline_and_in_a_replay(
             assert event["data"]["selection"]["score"] == shadow["disagreement"]
 
     assert told["windows"] == sum(one["windows"] for one in told["by_label"].values()) > 0
-    assert f"mlade_shadow_part {part}" in exposed
+    assert f'mlade_shadow_part{{model="default"}} {part}' in exposed
     assert f"candidate judged {told['windows']} windows, {part * 100:.4g} % of all; it agrees" in status.out
 
     out = tmp_path / "events.jsonl"
@@ -154,6 +156,9 @@ def test_what_the_models_disagree_on_is_kept_live_as_offline_and_in_a_replay(
     summary = json.loads(done.out.splitlines()[-1])["shadow"]
     assert {**summary, "seconds": 0} == {**told, "seconds": 0}
     assert "it agrees with the model on" in done.err
+    page = tmp_path / "r.html"
+    assert mlade_here(capsys, "replay", *arguments[:3], "--report", str(page)).code == 0
+    assert f"candidate judged {told['windows']:,} windows" in page.read_text()
     checked = mlade_here(capsys, "check", "-c", str(processor.file))
     assert f"{part * 100:.4g} % of all windows" in checked.out
     assert "shadow labels" in checked.out
@@ -244,3 +249,41 @@ def test_a_shadow_that_does_not_fit_is_told_beside_everything_else(
     assert done.code == 2
     assert "model.shadow.output.labels: found a, b, c, d, and the model has badminton, running" in done.err
     assert 'filter.rules[0].label: unknown label "flying"' in done.err
+
+
+def test_suggest_finds_the_band_of_disagreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the scores of the windows that the shadow judged."""
+    written = configuration(tmp_path, {"name": "differ", "measure": "disagreement"}, sample=0.5)
+    written["sources"][0]["topics"] = ["wearable/+/imu"]
+    (tmp_path / "p.yaml").write_text(json.dumps({"id": "line-1", **written}))
+    recording = recordings.write(tmp_path / "rec.jsonl", 3000)
+    done = mlade_here(capsys, "suggest", str(recording), "-c", str(tmp_path / "p.yaml"), "--target", "20")
+    assert done.code == 0, done.err
+    assert "# Asked for: 20 of the recording. Set: the band of rule differ." in done.out
+    kept = re.search("Replayed, it keeps ([0-9]+) of", done.out)
+    assert kept is not None
+    assert 18 <= int(kept[1]) <= 22
+    assert "min: 0." in done.out
+
+
+def test_a_shadow_comes_from_a_registry_and_says_how_it_is_read(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own keys first, then its annotations, then the model's keys."""
+    content = models.cnn(size=20, labels=CANDIDATE).SerializeToString()
+    as_annotated = {"model.output.labels": json.dumps(["walking", "sitting", "running", "badminton"])}
+    registry.put("shadow/motions", "next", [("application/vnd.onnx.model", "motions.onnx", content)], {
+        PREFIX + key.removeprefix("model."): value for key, value in as_annotated.items()
+    })  # fmt: skip
+    written = configuration(tmp_path, RULES[0], sample=0.5)
+    written["model"]["shadow"] = {"path": f"oci://{registry.host}/shadow/motions:next", "sample": 0.5}
+    file = tmp_path / "p.yaml"
+    for own, expected in (({}, "walking, sitting, running, badminton"), ({"labels": CANDIDATE}, ", ".join(CANDIDATE))):
+        written["model"]["shadow"]["output"] = own or None
+        file.write_text(json.dumps({"id": "line-1", "state_dir": str(tmp_path / "state"), **written}))
+        done = mlade_here(capsys, "check", "-c", str(file))
+        assert done.code == 0, done.err
+        assert f"shadow labels     {expected}" in done.out
+    written["model"]["shadow"]["path"] = f"oci://{registry.host}/shadow/motions:gone"
+    file.write_text(json.dumps({"id": "line-1", "state_dir": str(tmp_path / "state"), **written}))
+    assert "model.shadow.path: " in mlade_here(capsys, "check", "-c", str(file)).err

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -16,7 +18,9 @@ from hypothesis import strategies as st
 
 from processor import events
 from processor.answers import join
+from processor.document import parse
 from processor.errors import ConfigurationError, ModelError, ModelMisfit
+from processor.filter import check_against, validate_filter
 from processor.measures import compute
 from processor.settings import Settings
 from processor.settings import build as build_settings
@@ -475,6 +479,40 @@ def test_two_ways_to_say_how_many_are_refused(tmp_path: Path) -> None:
     """One of them would be ignored."""
     with pytest.raises(ConfigurationError, match=r"model\.shadow\.sample: give cpu, from which"):
         settings_of(tmp_path, models.dense(), models.dense(), cpu=0.1, sample=0.1)
+
+
+def test_windows_of_another_size_have_the_same_part(tmp_path: Path) -> None:
+    """The shadow is opened for them as the model is; one that does not take them is refused."""
+    mean = models.graph("mean (float[N, 6, T] x) => (float[N, 6] y) { y = ReduceMean <axes = [2], keepdims = 0> (x) }")
+    wanted = settings_of(tmp_path, mean, mean).with_window_size(4)
+    model, first = open_both(wanted, [])
+    assert first is not None
+    known = open_shadow(wanted, model, []).memory
+    for size in (1, 9):
+        _, other = open_both(wanted.with_window_size(size), known)
+        assert other is not None
+        assert other.model.infer(np.ones((2, size, 6))).probabilities is not None
+        assert other.times == known[0].seconds
+    labels = [str(number) for number in range(6)]
+    fixed = settings_of(tmp_path, mean, models.cnn(size=4, labels=labels)).with_window_size(4)
+    assert open_both(fixed, [])[1] is not None
+    with pytest.raises(ModelMisfit, match=r"model\.window\.size: the model candidate\.onnx wants"):
+        open_both(fixed.with_window_size(9), [])
+
+
+def test_the_documentations_examples_are_right(tmp_path: Path) -> None:
+    """The sections are, and the rules go with them."""
+    text = (Path(__file__).parents[2] / "docs" / "shadow.md").read_text(encoding="utf-8")
+    section, rules = (
+        cast("dict[str, Any]", parse(example)) for example in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    )
+    source = {"name": "press", "topics": ["t"], "fields": ["force"]}
+    wanted = build_settings({"id": "line-1", "sources": [source], "filter": {}, "model": section["model"]}, tmp_path)
+    assert wanted.model.shadow is not None
+    document = validate_filter(rules)
+    assert check_against(document, kind="probabilities", labels=["a"], fields=["force"], shadow=True) == ()
+    (problem,) = check_against(document, kind="probabilities", labels=["a"], fields=["force"])
+    assert problem.path == "rules[1].measure"
 
 
 # --- agreement -----------------------------------------------------------------------------------------------------
