@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
-import signal
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -89,8 +87,6 @@ def run(
     log_format: Annotated[LogFormat, typer.Option(help="For people, or one JSON object a line.")] = LogFormat.TEXT,
 ) -> None:
     """Run the processor until SIGTERM or Ctrl-C."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish yet; `app.run` sets its own
     from processor import app as processor  # noqa: PLC0415 - onnxruntime takes a while to load
     from processor import checking, settings  # noqa: PLC0415
 
@@ -266,7 +262,7 @@ def demo(
 
 
 def main() -> None:
-    """Run the command in `sys.argv`; the console script."""
+    """Run the command in `sys.argv`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal in Latin-1 has no "…"

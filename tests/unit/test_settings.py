@@ -451,5 +451,5 @@ def test_models_come_from_where_they_may(tmp_path: Path) -> None:
     assert build({**LEAST, "model": insecure}, tmp_path).model.registry.insecure
     for text, size, messages in (("auto", "auto", 512), ("64", 64, 64)):
         variables = {"MLADE_MODEL__BATCH__MAX_SIZE": text, "MLADE_MODEL__REGISTRY__INSECURE": "true"}
-        model = from_environment(tmp_path, **variables).model
+        model = from_environment(tmp_path, LEAST, **variables).model
         assert (model.batch.max_size, model.batch.messages, model.registry.insecure) == (size, messages, True)
