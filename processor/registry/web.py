@@ -180,7 +180,8 @@ class Web:
             try:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None or method not in ("GET", "HEAD"):
-                    headers_of = {name.title(): value for name, value in response.headers.items()}
+                    # One that comes several times, as challenges do, is joined with commas.
+                    headers_of = {name.title(): response.headers[name] for name in response.headers}
                     yield Answer(response.status, headers_of, url, _origin(url)[1], response, self.deadline)
                     return
             finally:

@@ -453,3 +453,17 @@ def test_models_come_from_where_they_may(tmp_path: Path) -> None:
         variables = {"MLADE_MODEL__BATCH__MAX_SIZE": text, "MLADE_MODEL__REGISTRY__INSECURE": "true"}
         model = from_environment(tmp_path, LEAST, **variables).model
         assert (model.batch.max_size, model.batch.messages, model.registry.insecure) == (size, messages, True)
+
+
+ROOT = EXAMPLE.parents[1]
+CONFIGURATIONS = [EXAMPLE, ROOT / "config/iotedge/processor.yaml"]
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)
+def test_what_is_set_is_all_that_settings_are_made_of(path: Path) -> None:
+    """A model's annotations are laid under it, and the whole is read again."""
+    loaded = load(path, {"MLADE_BROKER__PASSWORD": "p", "MLADE_MODEL__WINDOW__MAX_GAP": "1500ms"})
+    again = loaded.rebuilt(loaded.model_dump(exclude_unset=True, by_alias=True))
+    assert again == loaded
+    assert again.model_fields_set == loaded.model_fields_set
+    assert (again.path("x"), again.model.window.max_gap) == (loaded.path("x"), 1500 * 10**6)
