@@ -389,9 +389,7 @@ def test_a_file_on_the_web_is_fetched_when_it_has_changed(
     assert incoming(tmp_path) == []
 
 
-def test_servers_that_do_not_know_head_are_asked_all_the_same(
-    registry: Registry, front: FrontFactory, tmp_path: Path
-) -> None:
+def test_servers_that_do_not_know_head_are_asked_all_the_same(registry: Registry, front: FrontFactory) -> None:
     """A signed address may be for GET only; a server that says nothing of the file's age cannot be watched."""
     digest = registry.put("headless", "t", [(ONNX, "m.onnx", MODEL)])
 
