@@ -77,7 +77,8 @@ def open_session(
         )
     foreign = foreign_operators(found)
     if foreign and not custom_ops:
-        message = f"{path.name} has operators of {one_line(', '.join(foreign))[:200]}, which are not ONNX's: name their library, a .so file"
+        named = one_line(", ".join(foreign))[:200]
+        message = f"{path.name} has operators of {named}, which are not ONNX's: name their library, a .so file"
         raise ModelMisfit([Problem("model.custom_ops", message)])
     missing: list[str] = []
     for name in dict.fromkeys(providers):
