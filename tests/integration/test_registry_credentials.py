@@ -144,6 +144,10 @@ def test_settings_say_where_the_password_is(tmp_path: Path, monkeypatch: pytest.
     assert (options.password, options.timeout, options.docker_config) == (SECRET, 90, tmp_path / "config.json")
     for secret in (options, Password(USER, SECRET), RefreshToken(SECRET)):
         assert SECRET not in repr(secret)
+    model["registry"] = {"docker_config": "nowhere.json"}
+    elsewhere = build({"id": "p", "sources": [source], "model": model, "filter": {"rules": []}}, tmp_path)
+    with pytest.raises(ModelError, match=r"docker_config: .*nowhere\.json is not there, or may not be read"):
+        options_of(elsewhere)
     (tmp_path / "password").unlink()
     with pytest.raises(ModelError, match=r"model\.registry\.password_file: .*password cannot be read: No such file"):
         options_of(settings)
