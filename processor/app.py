@@ -11,28 +11,27 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from processor import bridges, own_topics, topics
 from processor.admission import Bounds
 from processor.assembly import (
     build_computation,
-    filter_problems,
-    legacy_problems,
     make_windows,
     most_messages,
-    open_model,
     signature,
-    with_window_size,
 )
 from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
-from processor.control import FilterControl
 from processor.copies import filters, identifier
+from processor.database import FILE_NAME
 from processor.delivery import Delivery
-from processor.errors import ConfigurationError, MladeError, Problem, SessionTakenOver, StateFull
-from processor.filter import FilterDocument
+from processor.errors import MladeError, SessionTakenOver, StateFull
+from processor.exchange.beginning import Beginning, begin, model_problems, reopen, resized
+from processor.exchange.exchange import Exchange
+from processor.exchange.loader import Loader
 from processor.health import HealthServer
 from processor.journal import Journal
 from processor.live_commands import Commands
@@ -78,30 +77,14 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     """
     clock = SystemClock()
     metrics = Metrics()
-    document, text = load_filter(settings)
-    model = open_model(settings)
-
-    def check(candidate: FilterDocument) -> Sequence[Problem]:
-        return filter_problems(settings, model, candidate)
-
-    problems = [Problem(f"filter.{problem.path}", problem.message) for problem in check(document)]
-    if problems := [*problems, *legacy_problems(settings, model)]:
-        raise ConfigurationError(problems)
-
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0
-    store = Store(
-        settings.state_path,
-        durability=outbox.durability,
-        bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
-        bridges=[bridge.name for bridge in settings.bridges],
-    )
+    store, (models, control, opened) = _open_state(settings, clock)
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
-    control = FilterControl(document, text, check, store.meta("filter"), clock.wall())
-
     twin_memory = store.meta("twin")
     wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
-    sized, model = with_window_size(settings, model, wanted)
+    sized, model = resized(settings, models, opened, wanted)
+    del opened  # it would hold the model after another has taken over
     windows = make_windows(sized)
     windows.keep(LookBack(*(store.meta("look_back") or ())))
     journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
@@ -131,7 +114,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         configured=settings.model.window.size,
         computation=computation,
         journal=journal,
-        open_model=lambda size: open_model(settings.with_window_size(size)),
+        open_model=partial(reopen, models),
         signature=lambda size: signature(settings.with_window_size(size)),
     )
     deliveries = _deliveries(settings, store, clock, link)
@@ -146,6 +129,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     def connected(_session_present: bool) -> None:  # noqa: FBT001 - as above
         steering.connected()
         reporting.connected()
+        exchange.publish_state()
 
     connection = _connect(settings, subscriptions, session, accepted, connected)
     link.on_request(connection.wake)
@@ -167,6 +151,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "broker_connects": float(connection.connects),
             "received_bytes": float(connection.bytes_read),
             "outbox_max_bytes": float(outbox.max_bytes),
+            "model_look_failures": float(loader.failures),
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
@@ -178,7 +163,28 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         model=lambda: computation.model,
         kept=twin_memory,
     )
-    commands = Commands(computation=computation, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
+    loader = Loader(computation.recent, connection.wake)
+    exchange = Exchange(
+        root=settings.root,
+        source=connection,
+        control=models,
+        loader=loader,
+        computation=computation,
+        filters=control,
+        make_selection=make_selection,
+        problems=partial(model_problems, settings),
+        metrics=metrics,
+        clock=clock,
+        report=twin.report,
+    )
+    commands = Commands(
+        computation=computation,
+        store=store,
+        deliveries=deliveries,
+        reporting=reporting,
+        clock=clock,
+        reload=exchange.reload,
+    )
     steering = Steering(
         root=settings.root,
         processor=settings.id,
@@ -187,6 +193,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         computation=computation,
         filters=control,
         twin=twin,
+        exchange=exchange,
         make_selection=make_selection,
         store=store,
         commands=commands,
@@ -205,7 +212,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
 
     pipeline = Pipeline(
         source=connection,
-        link=link,
+        requests=[link.take, loader.take],
         computation=computation,
         store=store,
         journal=journal,
@@ -224,13 +231,34 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     store.remember(
         {
             "filter": control.memory(),
+            "model": models.memory(),
             **computation.memory(computation.selection),
             "age": age.memory(),
             "session": session.memory(),
         }
     )
     hosts = _sparkplug_hosts(settings, connection, clock)
-    return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop, hosts)
+    return App(settings, store, connection, pipeline, reporting, deliveries, loader, metrics, stop, hosts)
+
+
+def _open_state(settings: Settings, clock: SystemClock) -> tuple[Store, Beginning]:
+    """Return the store, and with which model and filter to go on; where that cannot be, the store is closed again."""
+    document, text = load_filter(settings)
+    begun = None
+    if not (settings.state_path / FILE_NAME).exists():  # where something does not fit, there never is any state
+        begun = begin(settings, document, text, lambda _: None, clock.wall())
+    outbox = settings.outbox
+    store = Store(
+        settings.state_path,
+        durability=outbox.durability,
+        bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
+        bridges=[bridge.name for bridge in settings.bridges],
+    )
+    try:
+        return store, begun or begin(settings, document, text, store.meta, clock.wall())
+    except BaseException:
+        store.close()
+        raise
 
 
 def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: CloudLink) -> list[Delivery]:
@@ -330,6 +358,7 @@ class App:
         pipeline: the loop.
         reporting: status and metrics.
         deliveries: one a bridge.
+        loader: of models.
         metrics: counters.
         stop: called when a thread died.
         hosts: Sparkplug's host applications, which tell nodes that we listen.
@@ -344,6 +373,7 @@ class App:
     pipeline: Pipeline
     reporting: Reporting
     deliveries: Sequence[Delivery]
+    loader: Loader
     metrics: Metrics
     stop: Callable[[], None]
     hosts: Sequence[SparkplugHost] = ()
@@ -360,7 +390,9 @@ class App:
         self._threads += [self._thread("sparkplug-host", one.run) for one in self.hosts]
         if self.settings.http is not None:
             self._serve(self.settings.http.listen)
-        for thread in self._threads:
+        # It is not waited for: what it has loaded is lost with the process, and what was wanted is on disk.
+        loading = self._thread("model-loader", self.loader.run)
+        for thread in (*self._threads, loading):
             thread.start()
 
     def _thread(self, name: str, run: Callable[[], None]) -> threading.Thread:
@@ -421,6 +453,7 @@ class App:
         deadline = time.monotonic() + _STOP_PATIENCE
         self.pipeline.stop()
         self.connection.wake()
+        self.loader.stop()
         for host in self.hosts:
             host.stop()
         for thread in threads[:1]:

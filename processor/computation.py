@@ -13,6 +13,7 @@ import numpy as np
 
 from processor.context import Beside, Context, needed
 from processor.errors import ModelError
+from processor.exchange.recent import RecentWindows
 from processor.intake import Intake, Taken, dead_letter
 from processor.memories import Remembered
 from processor.protocols import Model
@@ -74,6 +75,7 @@ class Computation:
         model: judges windows.
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
+        recent: the newest windows, for who wants to try another model on them.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Computation:
         self.model = model
         self.revision = revision
         self.paused = paused
+        self.recent = RecentWindows()
         self._processor = processor
         self._intake = intake
         self._fields = fields
@@ -134,10 +137,16 @@ class Computation:
         """Have windows of another size, empty, and the model that judges them. Between two batches."""
         self.windows.begin_anew(size)
         self.model = model
+        self.recent.clear()
         context = self.selection.context
         if context is not None:
             context.retain(())
             context.use(self.selection.document, self.windows.shape)
+
+    def exchange(self, model: Model, selection: Selection) -> None:
+        """Have another model judge the windows to come, and the filter made ready for it. Between two batches."""
+        self.model = model
+        self.selection = selection
 
     def memory(self, selection: Selection) -> dict[str, Any]:
         """Return what has to be on disk, as JSON holds it, before a filter is in force."""
@@ -183,6 +192,7 @@ class Computation:
                 for row, error in failures.items()
             ]
         found = self._candidates(windows, predictions, failures)
+        self.recent.add(found.windows.seen, predictions, self.model.sha256)
         judgement = self.selection.judge(found.windows, predictions, found.names, found.uniform, paused=self.paused)
         rules = self.selection.document.rules
         accepted_rows = np.flatnonzero(judgement.verdicts.rule >= 0).tolist() if self._makes_samples else ()
@@ -294,7 +304,7 @@ class Computation:
                 answers.append(self.model.infer(windows.seen[row : row + 1]))
             except ModelError as error:
                 failures[row] = error
-        return _join(answers), failures
+        return Predictions.joined(answers), failures
 
 
 def _without_past(part: Outcome) -> Outcome:
@@ -314,7 +324,7 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
         taken,
         Past(*_columns(pasts, "streams", "counts", "times", "values")) if pasts else None,
         Windows.joined([part.windows for part in parts]),
-        _join([part.predictions for part in parts]),
+        Predictions.joined([part.predictions for part in parts]),
         Judgement(
             Verdicts(*_columns(verdicts, "rule", "reason", "score", "probability")),
             scores,
@@ -334,14 +344,3 @@ def _by_rule(parts: Sequence[Sequence[Any]]) -> list[Any]:
 
 def _columns(parts: Sequence[object], *names: str) -> list[Any]:
     return [np.concatenate([getattr(part, name) for part in parts]) for name in names]
-
-
-def _join(answers: Sequence[Predictions]) -> Predictions:
-    """Return answers as one; the first may be for no window."""
-    first = answers[0]
-    return Predictions(
-        first.kind,
-        first.labels,
-        None if first.probabilities is None else np.concatenate([answer.probabilities for answer in answers]),
-        None if first.value is None else np.concatenate([answer.value for answer in answers]),
-    )

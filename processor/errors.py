@@ -4,6 +4,7 @@ MladeError                      everything mlade raises on purpose; its text is 
 ├── ConfigurationError          the user's documents: every problem at once, each with its path (exit 2)
 │   └── FilterRejected          the same, for a filter document
 ├── ModelError                  the model cannot be loaded or run
+│   └── ModelUnavailable        where it is kept cannot be reached now; worth another try
 ├── BrokerError                 the MQTT broker refused us for good (bad credentials, bad protocol)
 │   └── SessionTakenOver        another process connected with our client id
 ├── StateError                  the state directory cannot be used
@@ -71,6 +72,10 @@ class FilterRejected(ConfigurationError):
 
 class ModelError(MladeError):
     """The model cannot be loaded or run."""
+
+
+class ModelUnavailable(ModelError):
+    """Where the model is kept cannot be reached, or not used, now; the same may work later."""
 
 
 class ModelMisfit(ModelError):

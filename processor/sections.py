@@ -194,7 +194,9 @@ class ModelSettings(Section):
     """The model and what it wants."""
 
     path: Text = Field(description="an ONNX file, relative to this one")
-    refresh: Duration | None = Field(default=None, description="how often a moving tag is looked at")
+    refresh: Annotated[Duration, within(NS, 36_500 * 86400 * NS, duration_text)] | None = Field(
+        default=None, description="how often to look whether path leads to another model, which then takes over"
+    )
     window: Window = Field(default=Window(), description="what the model sees of a stream")
     input: Input = Field(default=Input(), description="how a window becomes its input")
     output: Output = Field(default=Output(), description="how its answer is read")
@@ -210,13 +212,6 @@ class ModelSettings(Section):
         if re.match(r"^[a-z]+://", path):
             raise ValueError(f"found {document.describe(path)}; this version loads a model from a file only")
         return path
-
-    @field_validator("refresh")
-    @classmethod
-    def _not_available(cls, refresh: int | None) -> int | None:
-        if refresh is not None:
-            raise ValueError("not available in this version, which loads a model from a file only; leave it out")
-        return refresh
 
 
 class OutboxSettings(Section):

@@ -18,6 +18,8 @@ from processor.cloud import CloudLink, Desired, Method
 from processor.computation import Computation
 from processor.control import FilterControl, Offer
 from processor.errors import Problem, SessionTakenOver, StateFull
+from processor.exchange.exchange import Exchange
+from processor.exchange.loader import Arrival
 from processor.filter import FilterDocument
 from processor.live_commands import (
     LATER,
@@ -32,7 +34,7 @@ from processor.live_commands import (
 )
 from processor.metrics import Metrics
 from processor.mqtt.properties import properties, subscription_identifiers
-from processor.protocols import Clock, Source
+from processor.protocols import Clock, Model, Source
 from processor.reporting import Reporting
 from processor.selection import Selection
 from processor.session import BrokerSession
@@ -69,7 +71,8 @@ class Steering:
         computation: Computation,
         filters: FilterControl,
         twin: Twin,
-        make_selection: Callable[[FilterDocument], Selection],
+        exchange: Exchange,
+        make_selection: Callable[[FilterDocument, Model], Selection],
         store: Store,
         commands: Commands,
         metrics: Metrics,
@@ -89,7 +92,8 @@ class Steering:
             computation: whose filter is steered.
             filters: decides which filter is in force.
             twin: what the cloud desires.
-            make_selection: makes a filter ready, and lets it go on with what the one in force remembers.
+            exchange: what is wanted of the model.
+            make_selection: makes a filter ready for a model, and lets it go on with what the one in force remembers.
             store: for what has to survive.
             commands: carries them out.
             metrics: whose histograms begin anew with each filter.
@@ -107,6 +111,7 @@ class Steering:
         self._computation = computation
         self._filters = filters
         self._twin = twin
+        self._exchange = exchange
         self._make_selection = make_selection
         self._store = store
         self._commands = commands
@@ -128,8 +133,8 @@ class Steering:
         identifiers = subscription_identifiers(message.properties)
         return not identifiers or not self._identifiers.isdisjoint(identifiers)
 
-    def apply(self, what: Message | Desired | Method) -> tuple[Changes, Callable[[], None]]:
-        """Find out what a filter, a command or the cloud wants.
+    def apply(self, what: Message | Desired | Method | Arrival) -> tuple[Changes, Callable[[], None]]:
+        """Find out what a filter, a model, a command or the cloud wants.
 
         Returns:
             What has to be on disk first; and what then carries it out and answers.
@@ -141,6 +146,8 @@ class Steering:
             meta, follow_up = self._apply_message(what)
         elif isinstance(what, Method):
             meta, follow_up = self._apply_method(what)
+        elif isinstance(what, Arrival):
+            meta, follow_up = self._exchange.apply(what)
         else:
             return self._apply_desired(what)
         return Changes(meta=meta), follow_up
@@ -148,6 +155,8 @@ class Steering:
     def _apply_message(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
         if message.topic.endswith("/filter"):
             return self._apply_filter(message)
+        if message.topic.endswith("/model"):
+            return self._exchange.offer(message)
         if message.topic.endswith("/settled"):
             return self._settle(message)
         if not message.topic.endswith("/command"):
@@ -226,7 +235,7 @@ class Steering:
 
     def _prepare(self, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
         """Return what has to be on disk for an offered filter, and what then puts it in force and answers."""
-        selection = self._make_selection(offer.active) if offer.changed else None
+        selection = self._make_selection(offer.active, self._computation.model) if offer.changed else None
         meta = {} if offer.memory is None else {"filter": offer.memory}
         if selection is not None:
             meta |= self._computation.memory(selection)
@@ -267,9 +276,11 @@ class Steering:
         self._announce_at = None
         own_topics.INSTANCE.publish(self._source, self._root, self._instance.encode())
 
-    def answer_while_blocked(self, what: Message | Desired | Method) -> bool:
+    def answer_while_blocked(self, what: Message | Desired | Method | Arrival) -> bool:
         """Carry a command out at once while readings cannot be kept; whether that was done, or it has to wait."""
-        if isinstance(what, Desired) or (isinstance(what, Message) and what.topic.endswith("/filter")):
+        if isinstance(what, Desired | Arrival) or (
+            isinstance(what, Message) and what.topic.endswith(("/filter", "/model"))
+        ):
             return False
         changes, follow_up = self.apply(what)
         try:
@@ -318,6 +329,7 @@ class Steering:
         """Do what is due."""
         now = self._clock.monotonic()
         self._commands.tick()
+        self._exchange.tick()
         if self._announce_at is not None and now >= self._announce_at:
             self._announce()
         if now >= self._next_tidying:

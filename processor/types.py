@@ -232,6 +232,24 @@ class Predictions:
         columns = self.probabilities if self.value is None else self.value
         return 0 if columns is None else len(columns)
 
+    def last(self, count: int) -> Predictions:
+        """Return those for the last `count` windows, at least 1."""
+        probabilities = None if self.probabilities is None else self.probabilities[-count:].copy()
+        return Predictions(
+            self.kind, self.labels, probabilities, None if self.value is None else self.value[-count:].copy()
+        )
+
+    @classmethod
+    def joined(cls, answers: Sequence[Predictions]) -> Predictions:
+        """Return one model's answers as one; the first may be for no window."""
+        first = answers[0]
+        return cls(
+            first.kind,
+            first.labels,
+            None if first.probabilities is None else np.concatenate([answer.probabilities for answer in answers]),
+            None if first.value is None else np.concatenate([answer.value for answer in answers]),
+        )
+
 
 class Reason(enum.IntEnum):
     """Why a window was not kept: the furthest any rule came. The order is the order in which a rule tests."""

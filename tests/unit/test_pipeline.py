@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from processor import settings
 from processor.admission import Bounds
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
@@ -18,6 +20,11 @@ from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.decoders import decoder
 from processor.errors import ModelMisfit, Problem
+from processor.exchange.beginning import model_problems
+from processor.exchange.control import InForce, ModelControl
+from processor.exchange.exchange import Exchange
+from processor.exchange.loader import Loader
+from processor.exchange.opening import Opened
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
@@ -25,6 +32,7 @@ from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Remembered
 from processor.metrics import Metrics
 from processor.pipeline import Pipeline
+from processor.protocols import Model
 from processor.receipts import Receipts
 from processor.reporting import Reporting
 from processor.selection import Selection
@@ -140,15 +148,15 @@ class Line:
         model, metrics = EvenModel(), self.metrics
         fields = [(one.name, one.fields) for one in configured]
 
-        def make_selection(active: FilterDocument) -> Selection:
-            return Selection(active, model.labels, fields)
+        def make_selection(active: FilterDocument, judge: Model) -> Selection:
+            return Selection(active, judge.labels, fields)
 
         self.computation = Computation(
             "line-1",
             intake=Intake(configured, [decoder(one) for one in configured], windows, "mlade"),
             windows=windows,
             model=model,
-            selection=make_selection(self.control.active),
+            selection=make_selection(self.control.active, model),
             revision=self.control.revision,
             fields=dict(fields),
         )
@@ -170,9 +178,6 @@ class Line:
             extra=dict,
             outputs=self.link if outputs else None,
         )
-        commands = Commands(
-            computation=self.computation, store=self.store, deliveries=[], reporting=reporting, clock=clock
-        )
         twin = Twin(
             link=self.link,
             filters=self.control,
@@ -187,6 +192,36 @@ class Line:
             model=lambda: self.computation.model,
             kept=self.store.meta("twin"),
         )
+        configuration = settings.build(
+            {"id": "line-1", "sources": list(sources), "model": {"path": "even.onnx"}, "filter": {"rules": []}},
+            directory,
+        )
+        opened = Opened(configuration, model, model.sha256)
+        self.models = ModelControl(
+            configuration, InForce.of(opened, None, ""), self.store.meta("model"), clock.wall(), wanted=None
+        )
+        self.loader = Loader(self.computation.recent, lambda: None)
+        exchange = Exchange(
+            root="mlade/line-1",
+            source=self.source,
+            control=self.models,
+            loader=self.loader,
+            computation=self.computation,
+            filters=self.control,
+            make_selection=make_selection,
+            problems=partial(model_problems, configuration),
+            metrics=metrics,
+            clock=clock,
+            report=twin.report,
+        )
+        commands = Commands(
+            computation=self.computation,
+            store=self.store,
+            deliveries=[],
+            reporting=reporting,
+            clock=clock,
+            reload=exchange.reload,
+        )
         steering = Steering(
             root="mlade/line-1",
             processor="line-1",
@@ -195,6 +230,7 @@ class Line:
             computation=self.computation,
             filters=self.control,
             twin=twin,
+            exchange=exchange,
             make_selection=make_selection,
             store=self.store,
             commands=commands,
@@ -203,11 +239,13 @@ class Line:
             clock=clock,
             age=age,
             session=BrokerSession(None, [], wanted=True, metrics=metrics),
-            subscriptions={f"mlade/line-1/{name}": number for number, name in enumerate(("filter", "command"), 1)},
+            subscriptions={
+                f"mlade/line-1/{name}": number for number, name in enumerate(("filter", "command", "model"), 1)
+            },
         )
         self.pipeline = Pipeline(
             source=self.source,
-            link=self.link,
+            requests=[self.link.take, self.loader.take],
             computation=self.computation,
             store=self.store,
             journal=journal,

@@ -1,0 +1,73 @@
+"""The document on the `model` topic: the keys of the configuration's `model` that may change while we run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from processor.document import describe, parse, problems_of
+from processor.errors import ConfigurationError, Problem
+from processor.filter import MAX_BYTES
+from processor.sections import ModelSettings
+from processor.settings import Settings
+
+LIVE: Final = ("path", "input", "output", "temperature", "refresh")
+"""Keys that a document may have; those that it leaves out are as in the configuration."""
+
+_FIXED: Final = "only the configuration sets this, at a start; leave it out here"
+_WHY_FIXED: Final = {"window": "windows keep their readings when the model changes; " + _FIXED}
+
+
+def parse_model(payload: bytes, settings: Settings) -> dict[str, Any]:
+    """Read a document, YAML or JSON.
+
+    Args:
+        payload: as it came.
+        settings: the configuration.
+
+    Returns:
+        The document, which `wanted` takes, here and after a restart.
+
+    Raises:
+        ConfigurationError: with every problem found; paths start at the document.
+    """
+    data = parse(payload, max_bytes=MAX_BYTES)
+    if not isinstance(data, dict):
+        message = f"found {describe(data)}, expected a mapping with path: {{path: models/new.onnx}}"
+        raise ConfigurationError([Problem("", message)])
+    wanted(data, settings)
+    return data
+
+
+def wanted(document: Mapping[str, Any] | None, settings: Settings) -> Settings:
+    """Return the configuration with what a document says in place of its model's keys; None: as it is.
+
+    Raises:
+        ConfigurationError: with every problem found; paths start at the document.
+    """
+    if document is None:
+        return settings
+    fixed = [key for key in document if key in ModelSettings.model_fields and key not in LIVE]
+    problems = [Problem(key, _WHY_FIXED.get(key, _FIXED)) for key in fixed]
+    section = None
+    try:
+        section = ModelSettings.model_validate({key: document[key] for key in document if key not in fixed})
+    except ValidationError as error:
+        problems += problems_of(error)
+    if section is not None and not settings.path(section.path).is_relative_to(settings.path(".")):
+        problems.append(
+            Problem(
+                "path", f"found {describe(section.path)}, expected a file in the configuration's folder or below it"
+            )
+        )
+    if problems or section is None:
+        raise ConfigurationError(problems)
+    given = {key: getattr(section, key) for key in LIVE if key in document}
+    return settings.model_copy(update={"model": settings.model.model_copy(update=given)})
+
+
+def configured(settings: Settings) -> dict[str, Any]:
+    """Return what the configuration says of the keys that may change, as JSON holds it, to be compared."""
+    return settings.model.model_dump(mode="json", include=set(LIVE))

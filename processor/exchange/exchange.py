@@ -1,0 +1,232 @@
+"""What comes for the model, carried out. Called by the pipeline thread, between two batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from processor import own_topics
+from processor.computation import Computation
+from processor.control import FilterControl
+from processor.errors import Problem
+from processor.exchange.control import ModelControl
+from processor.exchange.loader import Arrival, Away, Loaded, Loader, Unchanged, Watch
+from processor.exchange.opening import Opened
+from processor.filter import FilterDocument
+from processor.metrics import Metrics
+from processor.mqtt.properties import properties
+from processor.protocols import Clock, Model, Source
+from processor.selection import Selection
+from processor.types import Message
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[int, Mapping[str, Any]], None]
+"""As in `live_commands`."""
+
+_OK: Final = 200
+_CONFLICT: Final = 409
+_LATER: Final = 503
+_PATIENCE: Final = 30.0
+"""Seconds that whoever sent `reload_model` waits for more than "it is being loaded"."""
+_MOST_ASKERS: Final = 100
+
+
+class _Asker(NamedTuple):
+    """Who waits to hear what became of `reload_model`."""
+
+    answer: Answer
+    until: float
+    """On the monotonic clock."""
+
+
+class Exchange:
+    """Carries out what is wanted of the model, and says what became of it."""
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        source: Source,
+        control: ModelControl,
+        loader: Loader,
+        computation: Computation,
+        filters: FilterControl,
+        make_selection: Callable[[FilterDocument, Model], Selection],
+        problems: Callable[[Model, FilterDocument], Sequence[Problem]],
+        metrics: Metrics,
+        clock: Clock,
+        report: Callable[[], None],
+    ) -> None:
+        """Take what `app.build` made, and go on with what an earlier run was loading.
+
+        Args:
+            root: our topics' beginning.
+            source: our connection.
+            control: decides which model is in force.
+            loader: loads models.
+            computation: whose model is exchanged.
+            filters: the filter in force, which a model has to fit.
+            make_selection: makes a filter ready for a model, to go on with what the one in force remembers.
+            problems: says why a model does not fit a filter and the configuration.
+            metrics: to count in.
+            clock: for intervals and times.
+            report: tells the twin which model is in force.
+        """
+        self._root = root
+        self._source = source
+        self._control = control
+        self._loader = loader
+        self._computation = computation
+        self._filters = filters
+        self._make_selection = make_selection
+        self._problems = problems
+        self._metrics = metrics
+        self._clock = clock
+        self._report = report
+        self._askers: list[_Asker] = []
+        self._show()
+        self._watch()
+        if control.pending is not None:
+            loader.ask(control.pending, self._window_size)
+
+    @property
+    def _window_size(self) -> int:
+        return self._computation.windows.shape.size
+
+    def offer(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Find out what a message on the `model` topic wants.
+
+        Returns:
+            What has to be on disk first; and what then carries it out and answers.
+        """
+        size = message.oversize
+        cut = [Problem("", f"{size} bytes; broker.max_payload allows less")] if size else []
+        user = properties(message).user
+        change = self._control.offer(message.payload, repeated=message.retain, problems=cut, user=user)
+
+        def install() -> None:
+            self._carry_out(change.install)
+            if change.memory is not None:
+                self._count_rejection()
+                self._tell_askers("a newer document on the model topic came before it was loaded")
+
+        return {} if change.memory is None else {"model": change.memory}, install
+
+    def apply(self, arrival: Arrival) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Find out what becomes of what the loader has to say.
+
+        Returns:
+            What has to be on disk first; and what then puts a model in force, or says why it is not, and answers.
+        """
+        request = arrival.request
+        is_wanted = request is not None and request is self._control.pending
+        if is_wanted and arrival.window_size != self._window_size:
+            return {}, lambda: self._loader.ask(request, self._window_size)
+        change = self._control.arrive(arrival, self._clock.wall(), self._find_problems)
+        meta = {} if change.memory is None else {"model": change.memory}
+        swap, selection = change.swap, None
+        if swap is not None:
+            selection = self._make_selection(self._filters.active, swap.model)
+            meta |= self._computation.memory(selection)
+
+        def install() -> None:
+            if swap is not None and selection is not None:
+                self._computation.exchange(swap.model, selection)
+                self._metrics.add("model_swaps")
+                self._metrics.forget_scores()
+            self._carry_out(change.install)
+            if swap is not None:
+                self._show()
+                self._report()
+            elif change.memory is not None:
+                self._count_rejection()
+            if is_wanted and self._control.pending is None:
+                self._answer_askers(arrival)
+
+        return meta, install
+
+    def reload(self, answer: Answer) -> None:
+        """Look again at what the path in force leads to, or go on with what is under way; answer when that is known."""
+        if len(self._askers) >= _MOST_ASKERS:
+            answer(_CONFLICT, _error("too many commands wait for a model already; wait for their answers"))
+            return
+        self._askers.append(_Asker(answer, self._clock.monotonic() + _PATIENCE))
+        if self._control.pending is None:
+            self._carry_out(lambda: self._control.look_again("command"))
+        else:
+            self._loader.hurry()
+
+    def tick(self) -> None:
+        """Answer those who have waited long enough."""
+        if self._askers and self._clock.monotonic() >= self._askers[0].until:
+            asker = self._askers.pop(0)
+            told = "; ".join(error["message"] for error in self._control.answer["errors"])
+            text = f"the model is still {self._control.answer['status']}{f' ({told})' if told else ''}"
+            asker.answer(_LATER, _error(f"{text}; what becomes of it is said on {self._root}/model/state"))
+
+    def publish_state(self) -> None:
+        """Publish the last answer, retained."""
+        own_topics.MODEL_STATE.publish(self._source, self._root, msgspec.json.encode(self._control.answer))
+
+    def _carry_out(self, install: Callable[[], None]) -> None:
+        """Make a change, tell the loader what is wanted now, and say what came of it."""
+        pending = self._control.pending
+        install()
+        if self._control.pending is not pending:
+            self._loader.ask(self._control.pending, self._window_size)
+        self._watch()
+        self.publish_state()
+
+    def _watch(self) -> None:
+        control = self._control
+        settings = control.in_force.settings
+        known = frozenset({control.in_force.digest, control.refused})
+        self._loader.watch(None if settings.model.refresh is None else Watch(settings, known))
+
+    def _show(self) -> None:
+        model = self._control.in_force.model
+        self._metrics.set_only("model_info", 1, model.name, model.sha256)
+        self._metrics.set("model_revision", self._control.revision)
+
+    def _count_rejection(self) -> None:
+        if self._control.answer["status"] == "rejected":
+            self._metrics.add("model_rejected")
+
+    def _find_problems(self, opened: Opened) -> Sequence[Problem]:
+        return self._problems(opened.model, self._filters.active)
+
+    def _answer_askers(self, arrival: Arrival) -> None:
+        """Say to those who sent `reload_model` what became of it."""
+        control, result = self._control, arrival.result
+        model = control.in_force.model
+        body = {
+            "status": "ok",
+            "changed": False,
+            "model": {"name": model.name, "sha256": model.sha256},
+            "revision": control.revision,
+        }
+        status = _OK
+        if isinstance(result, Away):
+            status, body = _LATER, _error(result.reason)
+        elif isinstance(result, Loaded) and control.answer["status"] == "applied":
+            body["changed"] = True
+        elif not isinstance(result, Unchanged):
+            told = "; ".join(": ".join(filter(None, each.values())) for each in control.answer["errors"])
+            status, body = _CONFLICT, _error(told)
+        askers, self._askers = self._askers, []
+        for asker in askers:
+            asker.answer(status, body)
+
+    def _tell_askers(self, reason: str) -> None:
+        """Say that what they asked for will not be."""
+        askers, self._askers = self._askers, []
+        for asker in askers:
+            asker.answer(_CONFLICT, _error(reason))
+
+
+def _error(sentence: str) -> dict[str, Any]:
+    return {"status": "error", "error": sentence}
