@@ -16,12 +16,7 @@ from typing import Final
 
 from processor import bridges, own_topics, topics
 from processor.admission import Bounds
-from processor.assembly import (
-    build_computation,
-    make_windows,
-    most_messages,
-    signature,
-)
+from processor.assembly import most_messages
 from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
@@ -29,13 +24,12 @@ from processor.copies import filters, identifier
 from processor.database import FILE_NAME
 from processor.delivery import Delivery
 from processor.errors import MladeError, SessionTakenOver, StateFull
-from processor.exchange.beginning import Beginning, begin, model_problems, reopen, resized
+from processor.exchange.beginning import Beginning, begin, model_problems
 from processor.exchange.exchange import Exchange
 from processor.exchange.loader import Loader
 from processor.health import HealthServer
-from processor.journal import Journal
+from processor.lanes import open_lane
 from processor.live_commands import Commands
-from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.sparkplug_host import SparkplugHost
@@ -46,12 +40,11 @@ from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import HubBridge, Settings, client_options, load_filter
-from processor.sizing import WindowSize
+from processor.slot_state import SlotChanges
 from processor.steering import Steering
-from processor.store import Store
+from processor.store import Changes, Store
 from processor.twin import Twin
-from processor.types import NS
-from processor.windows import LookBack
+from processor.types import MODEL_SLOT, NS
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +72,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     metrics = Metrics()
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0
-    store, (models, control, opened) = _open_state(settings, clock)
+    store, beginning = _open_state(settings, clock)
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
-    twin_memory = store.meta("twin")
-    wanted = twin_memory["window_size"] if twin_memory and settings.legacy else None
-    sized, model = resized(settings, models, opened, wanted)
-    del opened  # it would hold the model after another has taken over
-    windows = make_windows(sized)
-    windows.keep(LookBack(*(store.meta("look_back") or ())))
-    journal = Journal(windows, signature(sized), store)  # before the filter says how far to look back from now on
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
     session = BrokerSession(
@@ -97,26 +83,18 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         metrics=metrics,
     )
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
-    remembered = store.remembered()
-    computation, make_selection = build_computation(
-        sized,
-        model,
-        control.active,
-        windows=windows,
-        memories=Memories.kept(store.meta("memories"), remembered),
-        of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
-        revision=control.revision,
+    twin_memory = store.meta("twin")
+    lane = open_lane(
+        settings,
+        beginning,
+        store.slot(MODEL_SLOT),
+        window_size=twin_memory["window_size"] if twin_memory and settings.legacy else None,
         paused=bool(store.meta("paused")),
         copies=copies,
         held=lambda: session.held,
     )
-    sizes = WindowSize(
-        configured=settings.model.window.size,
-        computation=computation,
-        journal=journal,
-        open_model=partial(reopen, models),
-        signature=lambda size: signature(settings.with_window_size(size)),
-    )
+    lanes = [lane]
+    del beginning  # it would hold the model after another has taken over
     deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
@@ -129,21 +107,17 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     def connected(_session_present: bool) -> None:  # noqa: FBT001 - as above
         steering.connected()
         reporting.connected()
-        exchange.publish_state()
 
     connection = _connect(settings, subscriptions, session, accepted, connected)
     link.on_request(connection.wake)
     reporting = Reporting(
         root=settings.root,
         source=connection,
-        computation=computation,
-        filters=control,
+        lanes=lanes,
         store=store,
         deliveries=deliveries,
         metrics=metrics,
         clock=clock,
-        source_names=[source.name for source in settings.sources],
-        fields=list(dict.fromkeys(field for source in settings.sources for field in source.fields)),
         publish_inference=settings.publish_inference,
         publish_every=settings.metrics.publish_every / NS,
         extra=lambda: {
@@ -155,46 +129,28 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
-    twin = Twin(
-        link=link,
-        filters=control,
-        sizes=sizes,
-        legacy=settings.legacy,
-        model=lambda: computation.model,
-        kept=twin_memory,
-    )
-    loader = Loader(computation.recent, connection.wake)
+    twin = Twin(link=link, lane=lane, legacy=settings.legacy, kept=twin_memory)
+    loader = Loader(lane.name, lane.computation.recent, connection.wake)
     exchange = Exchange(
-        root=settings.root,
+        lane=lane,
         source=connection,
-        control=models,
         loader=loader,
-        computation=computation,
-        filters=control,
-        make_selection=make_selection,
         problems=partial(model_problems, settings),
         metrics=metrics,
         clock=clock,
         report=twin.report,
     )
     commands = Commands(
-        computation=computation,
-        store=store,
-        deliveries=deliveries,
-        reporting=reporting,
-        clock=clock,
-        reload=exchange.reload,
+        lanes=lanes, store=store, deliveries=deliveries, reporting=reporting, clock=clock, reload=exchange.reload
     )
     steering = Steering(
         root=settings.root,
         processor=settings.id,
         source=connection,
         link=link,
-        computation=computation,
-        filters=control,
+        lanes=lanes,
+        exchanges=[exchange],
         twin=twin,
-        exchange=exchange,
-        make_selection=make_selection,
         store=store,
         commands=commands,
         metrics=metrics,
@@ -213,9 +169,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     pipeline = Pipeline(
         source=connection,
         requests=[link.take, loader.take],
-        computation=computation,
+        lanes=lanes,
         store=store,
-        journal=journal,
         receipts=receipts,
         steering=steering,
         reporting=reporting,
@@ -228,17 +183,15 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
         max_delay=batch.max_delay / NS,
     )
-    store.remember(
-        {
-            "filter": control.memory(),
-            "model": models.memory(),
-            **computation.memory(computation.selection),
-            "age": age.memory(),
-            "session": session.memory(),
-        }
+    store.commit(
+        Changes(
+            meta={"age": age.memory(), "session": session.memory()},
+            slots={lane.name: SlotChanges(meta=lane.memory()) for lane in lanes},
+        ),
+        0,
     )
     hosts = _sparkplug_hosts(settings, connection, clock)
-    return App(settings, store, connection, pipeline, reporting, deliveries, loader, metrics, stop, hosts)
+    return App(settings, store, connection, pipeline, reporting, deliveries, [loader], metrics, stop, hosts)
 
 
 def _open_state(settings: Settings, clock: SystemClock) -> tuple[Store, Beginning]:
@@ -255,7 +208,7 @@ def _open_state(settings: Settings, clock: SystemClock) -> tuple[Store, Beginnin
         bridges=[bridge.name for bridge in settings.bridges],
     )
     try:
-        return store, begun or begin(settings, document, text, store.meta, clock.wall())
+        return store, begun or begin(settings, document, text, store.slot(MODEL_SLOT).meta, clock.wall())
     except BaseException:
         store.close()
         raise
@@ -358,7 +311,7 @@ class App:
         pipeline: the loop.
         reporting: status and metrics.
         deliveries: one a bridge.
-        loader: of models.
+        loaders: of models, one a lane.
         metrics: counters.
         stop: called when a thread died.
         hosts: Sparkplug's host applications, which tell nodes that we listen.
@@ -373,7 +326,7 @@ class App:
     pipeline: Pipeline
     reporting: Reporting
     deliveries: Sequence[Delivery]
-    loader: Loader
+    loaders: Sequence[Loader]
     metrics: Metrics
     stop: Callable[[], None]
     hosts: Sequence[SparkplugHost] = ()
@@ -390,9 +343,9 @@ class App:
         self._threads += [self._thread("sparkplug-host", one.run) for one in self.hosts]
         if self.settings.http is not None:
             self._serve(self.settings.http.listen)
-        # It is not waited for: what it has loaded is lost with the process, and what was wanted is on disk.
-        loading = self._thread("model-loader", self.loader.run)
-        for thread in (*self._threads, loading):
+        # They are not waited for: what they have loaded is lost with the process, and what was wanted is on disk.
+        loading = [self._thread("model-loader", one.run) for one in self.loaders]
+        for thread in (*self._threads, *loading):
             thread.start()
 
     def _thread(self, name: str, run: Callable[[], None]) -> threading.Thread:
@@ -453,7 +406,8 @@ class App:
         deadline = time.monotonic() + _STOP_PATIENCE
         self.pipeline.stop()
         self.connection.wake()
-        self.loader.stop()
+        for loader in self.loaders:
+            loader.stop()
         for host in self.hosts:
             host.stop()
         for thread in threads[:1]:

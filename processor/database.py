@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "mlade.db"
 _APPLICATION_ID: Final = 0x6D6C6164  # "mlad"
-_VERSION: Final = 3
+_VERSION: Final = 4
 _WAL_PAGES: Final = 1000
 """Pages in SQLite's log from which on a commit writes them back into the file; the log then begins anew."""
 _PAGE: Final = 4096
@@ -28,7 +28,7 @@ _WAL_LIMIT: Final = 64 << 20
 """Bytes that the log's file keeps after a transaction that was larger."""
 _CHECKED: Final = 64 << 20
 """Bytes up to which a file is checked as a whole at every start; it takes about a tenth of a second."""
-_NEEDED: Final = ("meta", "streams", "journal", "snapshots", "receipts", "remembered", "bridges", "claims")
+_NEEDED: Final = ("meta", "streams", "journal", "snapshots", "receipts", "remembered", "bridges", "claims", "slots")
 """Tables of a larger file that are checked: what the start needs."""
 _MARK: Final = ".damaged"
 """Suffix of the file beside it that says: found damaged while in use, so check it however big it is."""
@@ -46,23 +46,28 @@ _DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _PATIENCE: Final = 10.0
 """Seconds to wait for another program to be done with the file."""
 
-_REMEMBERED: Final = """
--- What the filter's conditions remember (memories.py).
+_SLOTS: Final = """
+-- Model slots, and what there is for each (slot_state.py).
+CREATE TABLE slots (slot INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- The windows' journal: a row a batch, pruned to what windows still need (journal.py).
+CREATE TABLE streams (
+    slot INTEGER NOT NULL, stream INTEGER NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY (slot, stream));
+CREATE TABLE journal (
+    slot INTEGER NOT NULL, first INTEGER NOT NULL, past BLOB NOT NULL, PRIMARY KEY (slot, first));
+CREATE TABLE snapshots (
+    slot INTEGER NOT NULL, stream INTEGER NOT NULL, next INTEGER NOT NULL, past BLOB NOT NULL, numbers BLOB NOT NULL,
+    PRIMARY KEY (slot, stream));
+-- What sources and the filter's conditions remember (memories.py).
 CREATE TABLE remembered (
-    memory INTEGER NOT NULL, key TEXT NOT NULL, part INTEGER NOT NULL, value BLOB NOT NULL,
-    PRIMARY KEY (memory, key, part));
+    slot INTEGER NOT NULL, memory INTEGER NOT NULL, key TEXT NOT NULL, part INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (slot, memory, key, part));
 """
 
 _SCHEMA: Final = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-
--- The windows' journal: a row a batch, pruned to what windows still need (journal.py).
-CREATE TABLE streams (stream INTEGER PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL);
-CREATE TABLE journal (first INTEGER PRIMARY KEY, past BLOB NOT NULL);
-CREATE TABLE snapshots (
-    stream INTEGER PRIMARY KEY, next INTEGER NOT NULL, past BLOB NOT NULL, numbers BLOB NOT NULL DEFAULT x'');
+{_SLOTS}
 CREATE TABLE receipts (first INTEGER PRIMARY KEY, packets BLOB NOT NULL);
-{_REMEMBERED}
 -- Samples on their way out, and which bridges still have to confirm each.
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL, rule TEXT NOT NULL, label TEXT NOT NULL,
@@ -88,7 +93,32 @@ _STEPS: Final = {
 -- What a dead letter takes in all, not its payload alone: a topic may have 64 KiB.
 UPDATE deadletters SET size = length(payload) + length(CAST(topic AS BLOB)) + length(CAST(detail AS BLOB));
 """,
-    2: _REMEMBERED + "ALTER TABLE snapshots ADD COLUMN numbers BLOB NOT NULL DEFAULT x'';\n",
+    2: """
+CREATE TABLE remembered (
+    memory INTEGER NOT NULL, key TEXT NOT NULL, part INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (memory, key, part));
+ALTER TABLE snapshots ADD COLUMN numbers BLOB NOT NULL DEFAULT x'';
+""",
+    # There was one slot, which had no name.
+    3: """
+ALTER TABLE streams RENAME TO old_streams;
+ALTER TABLE journal RENAME TO old_journal;
+ALTER TABLE snapshots RENAME TO old_snapshots;
+ALTER TABLE remembered RENAME TO old_remembered;
+"""  # noqa: S608 - nothing but names from this file
+    + _SLOTS
+    + """
+INSERT INTO slots VALUES (1, 'default');
+INSERT INTO streams SELECT 1, stream, source, key FROM old_streams;
+INSERT INTO journal SELECT 1, first, past FROM old_journal;
+INSERT INTO snapshots SELECT 1, stream, next, past, numbers FROM old_snapshots;
+INSERT INTO remembered SELECT 1, memory, key, part, value FROM old_remembered;
+UPDATE meta SET key = 'model default ' || key WHERE key IN ('filter', 'look_back', 'memories', 'windows');
+DROP TABLE old_streams;
+DROP TABLE old_journal;
+DROP TABLE old_snapshots;
+DROP TABLE old_remembered;
+""",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from processor.store import Changes, Store, StreamSnapshot
+from processor.slot_state import SlotChanges, SlotState, StreamSnapshot
 from processor.types import Ints
 from processor.windows import Past, WindowBuffer
 
@@ -26,24 +26,23 @@ _SLACK: Final = 4
 class Journal:
     """Keeps the store's journal of one window buffer. Used by the pipeline thread."""
 
-    def __init__(self, windows: WindowBuffer, signature: str, store: Store) -> None:
-        """Restore `windows` from the store, or begin anew when `signature` says that they look different now."""
+    def __init__(self, windows: WindowBuffer, signature: str, state: SlotState) -> None:
+        """Restore `windows` from the state, or begin anew when `signature` says that they look different now."""
         self._windows = windows
         self._next: Ints = np.zeros(0, np.int64)  # by slot: readings from this number on are in the journal only
         self._rows: deque[tuple[int, int]] = deque()  # (first reading's number, bytes)
         self._bytes = 0
         self._known: set[int] = set()
-        kept = store.meta("windows")
+        kept = state.meta("windows")
         if kept is not None and kept != signature:
             log.warning("The sources or model.window changed: windows that were under way are forgotten.")
-            store.forget_windows()
         elif kept is not None:
-            self._restore(store)
+            self._restore(state)
         if kept != signature:
-            store.remember({"windows": signature})
+            state.commit(SlotChanges(meta={"windows": signature}, windows_anew=kept is not None))
 
-    def _restore(self, store: Store) -> None:
-        streams, snapshots, rows = store.windows()
+    def _restore(self, state: SlotState) -> None:
+        streams, snapshots, rows = state.windows()
         slots = {number: self._windows.restore(name, number) for number, name in streams}
         self._known = set(slots)
         self._fit()
@@ -82,7 +81,7 @@ class Journal:
         if missing > 0:
             self._next = np.concatenate([self._next, np.zeros(missing + len(self._next), np.int64)])
 
-    def record(self, changes: Changes, slots: Ints, past: Past | None) -> None:
+    def record(self, changes: SlotChanges, slots: Ints, past: Past | None) -> None:
         """Add to `changes` what the batch just appended means for the journal. Call once a batch.
 
         Args:
@@ -101,7 +100,7 @@ class Journal:
         self._bytes += len(blob)
         self._prune(changes, 2 * len(blob) + 4096)
 
-    def _record_streams(self, changes: Changes, slots: Ints, past: Past) -> None:
+    def _record_streams(self, changes: SlotChanges, slots: Ints, past: Past) -> None:
         heard = set(past.streams.tolist())
         heard.discard(0)  # readings of a stream that was forgotten in the same batch
         new = heard - self._known
@@ -115,7 +114,7 @@ class Journal:
             if self._windows.stream_number(slot) in new:
                 self._next[slot] = 0
 
-    def _prune(self, changes: Changes, budget: int) -> None:
+    def _prune(self, changes: SlotChanges, budget: int) -> None:
         """Drop about `budget` bytes of old rows if the journal holds much more than windows need."""
         row_bytes = 8 * (3 + self._windows.shape.channels)
         if self._bytes <= max(_LEAST_BYTES, _SLACK * row_bytes * self._windows.live_readings):

@@ -15,10 +15,10 @@ import msgspec
 
 from processor import __version__
 from processor.cloud import Method, Notice
-from processor.computation import Computation
 from processor.delivery import Delivery
 from processor.document import describe
 from processor.events import timestamp
+from processor.lanes import Lane
 from processor.protocols import Clock
 from processor.reporting import Reporting
 from processor.store import Store
@@ -117,7 +117,7 @@ class Commands:
     def __init__(
         self,
         *,
-        computation: Computation,
+        lanes: Sequence[Lane],
         store: Store,
         deliveries: Sequence[Delivery],
         reporting: Reporting,
@@ -127,14 +127,14 @@ class Commands:
         """Take what `app.build` made.
 
         Args:
-            computation: to pause.
+            lanes: to pause.
             store: for what is left in the outbox.
             deliveries: to flush.
             reporting: for the answer to `status`.
             clock: for intervals.
             reload: looks again at what the model's path leads to, and answers.
         """
-        self._computation = computation
+        self._lanes = lanes
         self._store = store
         self._deliveries = deliveries
         self._reporting = reporting
@@ -154,7 +154,8 @@ class Commands:
                 wanted = name == "pause"
 
                 def turn() -> None:
-                    self._computation.paused = wanted
+                    for lane in self._lanes:
+                        lane.computation.paused = wanted
                     answer(OK, {"status": "ok", "paused": wanted})
 
                 return {"paused": wanted}, turn

@@ -14,10 +14,9 @@ from typing import Final
 
 from processor.clock import AgeClock
 from processor.cloud import Desired, Input, Method, Request
-from processor.computation import Computation
 from processor.errors import StateFull
 from processor.exchange.loader import Arrival
-from processor.journal import Journal
+from processor.lanes import Lane
 from processor.metrics import Metrics
 from processor.protocols import Clock, Source
 from processor.receipts import Receipts, pack
@@ -66,9 +65,8 @@ class Pipeline:
         *,
         source: Source,
         requests: Sequence[Callable[[], Request | Arrival | None]],
-        computation: Computation,
+        lanes: Sequence[Lane],
         store: Store,
-        journal: Journal,
         receipts: Receipts,
         steering: Steering,
         reporting: Reporting,
@@ -85,10 +83,9 @@ class Pipeline:
 
         Args:
             source: the connection to the broker.
-            requests: return what the cloud asks, and what the models' loader says, one by one; they wake `source`.
-            computation: from messages to samples.
+            requests: return what the cloud asks, and what loaders of models say, one by one; they wake `source`.
+            lanes: from messages to samples, one a model.
             store: where it all goes, in one transaction a batch.
-            journal: which readings the store keeps for the windows.
             receipts: which messages were taken in before.
             steering: what is not data: the filter, commands, the cloud's wishes.
             reporting: what we say of ourselves.
@@ -103,9 +100,8 @@ class Pipeline:
         """
         self._source = source
         self._requests = requests
-        self._computation = computation
+        self._lanes = lanes
         self._store = store
-        self._journal = journal
         self._receipts = receipts
         self._steering = steering
         self._reporting = reporting
@@ -119,9 +115,8 @@ class Pipeline:
         self._seconds_per_message = deque([seconds_per_message] * 2, maxlen=2)
         self._limit = self._most_messages()
         self._max_delay = max_delay
-        self._inbox: deque[list[Message] | Desired | Method | Arrival] = (
-            deque()
-        )  # read only; a batch, or what steers us, each
+        # Read only; a batch, or what steers us, each.
+        self._inbox: deque[list[Message] | Desired | Method | Arrival] = deque()
         self._inbox_bytes = 0
         self._passed: int | None = None  # the connection whose messages are let pass: there was no room for some
         self._work: _Work | None = None  # carried through as far as the store, which had no room yet
@@ -134,7 +129,8 @@ class Pipeline:
         self._stopping = True
 
     def _most_messages(self) -> int:
-        seconds = max(self._computation.model.seconds_per_window, min(self._seconds_per_message), 1e-9)
+        of_models = [lane.computation.model.seconds_per_window for lane in self._lanes]
+        seconds = max(*of_models, min(self._seconds_per_message), 1e-9)
         return max(1, min(self._max_batch, int(_LONGEST_BATCH / seconds)))
 
     def run(self) -> None:
@@ -274,15 +270,18 @@ class Pipeline:
         """Carry one batch from messages to what it changes."""
         started = self._clock.monotonic()
         fresh = self._receipts.fresh(messages)
-        outcome = self._computation.run(fresh)
-        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters, remembered=outcome.remembered)
-        self._journal.record(changes, outcome.taken.readings.slots, outcome.past)
+        (lane,) = self._lanes
+        outcome = lane.computation.run(fresh)
+        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters)
+        own = changes.of(lane.name)
+        own.remembered = outcome.remembered
+        lane.journal.record(own, outcome.taken.readings.slots, outcome.past)
         if fresh:
             self._seconds_per_message.append((self._clock.monotonic() - started) / len(fresh))
 
         def follow_up() -> None:
-            self._reporting.count(outcome, len(messages) - len(fresh), self._clock.monotonic() - started)
-            self._reporting.report(outcome)
+            self._reporting.count_batch(len(messages) - len(fresh), self._clock.monotonic() - started)
+            self._reporting.report(lane, outcome)
             if outcome.outgoing:
                 self._notify()
 

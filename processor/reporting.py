@@ -17,10 +17,10 @@ from processor import __version__, own_topics
 from processor.admission import LOSSES
 from processor.allowance import Allowance
 from processor.cloud import CloudLink, Notice
-from processor.computation import Computation, Outcome
-from processor.control import FilterControl
+from processor.computation import Outcome
 from processor.delivery import Delivery
 from processor.events import inference, timestamp, timestamps
+from processor.lanes import Lane
 from processor.last_hour import LastHour
 from processor.logs import AT_ONCE, LIMITED, PER_SECOND
 from processor.metrics import EDGES, Metrics
@@ -67,14 +67,11 @@ class Reporting:
         *,
         root: str,
         source: Source,
-        computation: Computation,
-        filters: FilterControl,
+        lanes: Sequence[Lane],
         store: Store,
         deliveries: Sequence[Delivery],
         metrics: Metrics,
         clock: Clock,
-        source_names: Sequence[str],
-        fields: Sequence[str],
         publish_inference: bool,
         publish_every: float,
         extra: Callable[[], Mapping[str, float]],
@@ -85,14 +82,11 @@ class Reporting:
         Args:
             root: our topics' beginning.
             source: our connection.
-            computation: for its streams, model and schedule.
-            filters: for the answer to be published.
+            lanes: for their streams, models and filters.
             store: for the outbox's totals.
             deliveries: one a bridge.
             metrics: to count in and to publish.
             clock: for intervals.
-            source_names: of the configuration, in order.
-            fields: of all sources.
             publish_inference: whether every prediction is published.
             publish_every: seconds between two publications of the metrics.
             extra: metrics that the connection counts itself.
@@ -100,20 +94,17 @@ class Reporting:
         """
         self._root = root
         self._source = source
-        self._computation = computation
-        self._filters = filters
+        self._lanes = lanes
         self._store = store
         self._deliveries = deliveries
         self._metrics = metrics
         self._clock = clock
-        self._source_names = source_names
-        self._fields = fields
         self._publish_inference = publish_inference
         self._publish_every = publish_every
         self._extra = extra
         self._outputs = outputs
         self._last_hour = LastHour(clock)
-        self._told_revision = 0  # of the filter's history, over this connection
+        self._told_revisions: dict[str, int] = {}  # of the filters' histories, by lane, over this connection
         self._blocked_by: str | None = None
         self._started = clock.monotonic()
         self._next_metrics = self._started
@@ -122,6 +113,7 @@ class Reporting:
         self._unlogged = 0  # dead letters
         self._last_rates = (self._started, 0, 0)
         self._rates = {"messages": 0.0, "accepted": 0.0}
+        source_names = [name for lane in lanes for name in lane.source_names]
         for name, labels in (("messages", source_names), ("dead_letters", _UNREADABLE), ("rejected", _REJECTIONS)):
             for label in labels:
                 metrics.expect(name, label)
@@ -133,19 +125,33 @@ class Reporting:
 
     def connected(self) -> None:
         """Say again what is retained, at each connection: the broker may have lost it."""
-        self._told_revision = 0
+        self._told_revisions.clear()
         own_topics.STATUS.publish(self._source, self._root, b"online")
-        self.publish_filter_state()
+        for lane in self._lanes:
+            self.publish_filter_state(lane)
         self._publish_metrics()
 
-    def count(self, outcome: Outcome, repeats: int, seconds: float) -> None:
+    def count_batch(self, repeats: int, seconds: float) -> None:
         """Count a batch that was acknowledged, with `repeats` messages that were known, after `seconds` of work."""
+        self._metrics.add("batches")
+        self._metrics.add("batch_seconds", seconds)
+        self._metrics.add("repeated_messages", repeats)
+
+    def report(self, lane: Lane, outcome: Outcome) -> None:
+        """Count what came of a lane's part of a batch, and publish its requests, predictions and dead letters."""
+        self._count(lane, outcome)
+        for request in outcome.taken.requests:
+            log.info(request.why)
+            self._source.publish(request.topic, request.payload)
+        if outcome.dead_letters:
+            self._publish_dead_letters(outcome.dead_letters)
+        if self._publish_inference:
+            self._publish_predictions(lane, outcome)
+
+    def _count(self, lane: Lane, outcome: Outcome) -> None:
         metrics, taken, verdicts = self._metrics, outcome.taken, outcome.judgement.verdicts
-        metrics.add("batches")
-        metrics.add("batch_seconds", seconds)
-        metrics.add("repeated_messages", repeats)
         metrics.add("ignored_messages", taken.ignored)
-        for name, count in zip(self._source_names, taken.messages, strict=False):
+        for name, count in zip(lane.source_names, taken.messages, strict=False):
             metrics.add("messages", count, name)
         metrics.add("readings", len(taken.readings.slots))
         metrics.add("requests", len(taken.requests))
@@ -159,28 +165,15 @@ class Reporting:
             metrics.add("accepted", 1, sample.rule)
             metrics.add("accepted_labels", 1, sample.label)
         metrics.add("context", len(outcome.outgoing) - len(outcome.samples))
-        for rule, scores in zip(self._computation.selection.document.rules, outcome.judgement.scores, strict=True):
+        document = lane.computation.selection.document
+        for rule, scores in zip(document.rules, outcome.judgement.scores, strict=True):
             if scores is not None and len(scores):
                 metrics.observe(rule.name, scores)
-        self._last_hour.count(
-            self._computation.selection.document,
-            outcome.predictions,
-            outcome.judgement.scores,
-            outcome.judgement.reached,
-        )
+        judgement = outcome.judgement
+        self._last_hour.count(document, outcome.predictions, judgement.scores, judgement.reached)
 
-    def report(self, outcome: Outcome) -> None:
-        """Publish a batch's requests, predictions and dead letters."""
-        for request in outcome.taken.requests:
-            log.info(request.why)
-            self._source.publish(request.topic, request.payload)
-        if outcome.dead_letters:
-            self._publish_dead_letters(outcome.dead_letters)
-        if self._publish_inference:
-            self._publish_predictions(outcome)
-
-    def _publish_predictions(self, outcome: Outcome) -> None:
-        model = self._computation.model
+    def _publish_predictions(self, lane: Lane, outcome: Outcome) -> None:
+        model = lane.computation.model
         ends = timestamps(outcome.windows.ends)
         for row, slot in enumerate(outcome.windows.slots.tolist()):
             name = outcome.names[slot]
@@ -220,13 +213,14 @@ class Reporting:
             log.warning("%d more dead letters; mlade deadletters list shows them.", self._unlogged, extra=LIMITED)
             self._unlogged = 0
 
-    def publish_filter_state(self) -> None:
-        """Publish the last answer to a filter, retained; and the revisions, where there is a new one."""
-        own_topics.FILTER_STATE.publish(self._source, self._root, msgspec.json.encode(self._filters.answer))
-        if self._told_revision != self._filters.revision:
-            self._told_revision = self._filters.revision
-            told = msgspec.json.encode({"revisions": self._filters.revisions})
-            own_topics.FILTER_HISTORY.publish(self._source, self._root, told)
+    def publish_filter_state(self, lane: Lane) -> None:
+        """Publish a lane's last answer to a filter, retained; and the revisions, where there is a new one."""
+        filters = lane.filters
+        own_topics.FILTER_STATE.publish(self._source, lane.root, msgspec.json.encode(filters.answer))
+        if self._told_revisions.get(lane.name) != filters.revision:
+            self._told_revisions[lane.name] = filters.revision
+            told = msgspec.json.encode({"revisions": filters.revisions})
+            own_topics.FILTER_HISTORY.publish(self._source, lane.root, told)
 
     def _publish_metrics(self) -> None:
         own_topics.METRICS.publish(self._source, self._root, msgspec.json.encode(self.snapshot()))
@@ -270,13 +264,14 @@ class Reporting:
     def refresh(self) -> None:
         """Bring the gauges, and what others count, up to date. Any thread."""
         metrics, totals = self._metrics, self._store.totals
-        metrics.set("streams", len(self._computation.windows))
-        metrics.set("forgotten_streams", self._computation.windows.forgotten)
-        metrics.set("paused", self._computation.paused)
-        metrics.set("filter_revision", self._filters.revision)
+        (lane,) = self._lanes
+        metrics.set("streams", len(lane.computation.windows))
+        metrics.set("forgotten_streams", lane.computation.windows.forgotten)
+        metrics.set("paused", lane.computation.paused)
+        metrics.set("filter_revision", lane.filters.revision)
         metrics.set("outbox_samples", totals.rows)
         metrics.set("outbox_bytes", totals.bytes)
-        for rule in self._computation.selection.document.rules:
+        for rule in lane.computation.selection.document.rules:
             metrics.expect("accepted", rule.name)
         for reason in LOSSES:
             metrics.set("outbox_lost", getattr(totals, reason), reason)
@@ -309,21 +304,22 @@ class Reporting:
     def snapshot(self) -> dict[str, Any]:
         """Return counters, rates, score histograms, outbox, bridges and schedule, as on the metrics topic."""
         metrics, wall = self._metrics, self._clock.wall()
-        schedule = self._computation.selection.schedule
+        (lane,) = self._lanes
+        schedule = lane.computation.selection.schedule
         change = schedule.next_change(wall, _DAYS_AHEAD)
-        active = self._computation.selection.is_active(wall)
+        active = lane.computation.selection.is_active(wall)
         metrics.set("schedule_active", active)
-        totals, model = self._store.totals, self._computation.model
+        totals, model = self._store.totals, lane.computation.model
         return {
             "time": timestamp(wall),
             "version": __version__,
             "uptime_seconds": round(self._clock.monotonic() - self._started, 1),
-            "paused": self._computation.paused,
+            "paused": lane.computation.paused,
             "blocked": self._blocked_by,
-            "filter_revision": self._filters.revision,
+            "filter_revision": lane.filters.revision,
             "counters": {name: metrics.total(name) for name in _COUNTERS},
             "rates": self._rates,
-            "streams": len(self._computation.windows),
+            "streams": len(lane.computation.windows),
             "by_source": metrics.by("messages"),
             "by_rule": metrics.by("accepted"),
             "by_label": metrics.by("accepted_labels"),
@@ -354,8 +350,8 @@ class Reporting:
                 "sha256": model.sha256,
                 "kind": model.kind,
                 "labels": model.labels[:_NAMES_TOLD],
-                "fields": self._fields[:_NAMES_TOLD],
-                "complete": max(len(model.labels), len(self._fields)) <= _NAMES_TOLD,
+                "fields": lane.fields[:_NAMES_TOLD],
+                "complete": max(len(model.labels), len(lane.fields)) <= _NAMES_TOLD,
             },
             "last_hour": self._last_hour.told(),
         }

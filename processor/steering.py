@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,12 +15,11 @@ import msgspec
 from processor import own_topics
 from processor.clock import AgeClock
 from processor.cloud import CloudLink, Desired, Method
-from processor.computation import Computation
-from processor.control import FilterControl, Offer
+from processor.control import Offer
 from processor.errors import Problem, SessionTakenOver, StateFull
 from processor.exchange.exchange import Exchange
 from processor.exchange.loader import Arrival
-from processor.filter import FilterDocument
+from processor.lanes import Lane
 from processor.live_commands import (
     LATER,
     Answer,
@@ -34,10 +33,10 @@ from processor.live_commands import (
 )
 from processor.metrics import Metrics
 from processor.mqtt.properties import properties, subscription_identifiers
-from processor.protocols import Clock, Model, Source
+from processor.protocols import Clock, Source
 from processor.reporting import Reporting
-from processor.selection import Selection
 from processor.session import BrokerSession
+from processor.slot_state import SlotChanges
 from processor.store import Changes, Store
 from processor.topics import validate_topic
 from processor.twin import Twin
@@ -68,11 +67,9 @@ class Steering:
         processor: str,
         source: Source,
         link: CloudLink,
-        computation: Computation,
-        filters: FilterControl,
+        lanes: Sequence[Lane],
+        exchanges: Sequence[Exchange],
         twin: Twin,
-        exchange: Exchange,
-        make_selection: Callable[[FilterDocument, Model], Selection],
         store: Store,
         commands: Commands,
         metrics: Metrics,
@@ -89,11 +86,9 @@ class Steering:
             processor: our id.
             source: our connection.
             link: takes heartbeats.
-            computation: whose filter is steered.
-            filters: decides which filter is in force.
+            lanes: whose filters are steered, one a model.
+            exchanges: what is wanted of each lane's model.
             twin: what the cloud desires.
-            exchange: what is wanted of the model.
-            make_selection: makes a filter ready for a model, and lets it go on with what the one in force remembers.
             store: for what has to survive.
             commands: carries them out.
             metrics: whose histograms begin anew with each filter.
@@ -108,11 +103,10 @@ class Steering:
         self._processor = processor
         self._source = source
         self._link = link
-        self._computation = computation
-        self._filters = filters
+        self._by_topic = {own_topics.FILTER.at(lane.root): lane for lane in lanes}
+        self._exchanges = {one.lane.name: one for one in exchanges}
+        self._models = {own_topics.MODEL.at(one.lane.root): one for one in exchanges}
         self._twin = twin
-        self._exchange = exchange
-        self._make_selection = make_selection
         self._store = store
         self._commands = commands
         self._metrics = metrics
@@ -142,21 +136,18 @@ class Steering:
         Raises:
             SessionTakenOver: another processor with our id has connected since we did.
         """
-        if isinstance(what, Message):
-            meta, follow_up = self._apply_message(what)
-        elif isinstance(what, Method):
-            meta, follow_up = self._apply_method(what)
-        elif isinstance(what, Arrival):
-            meta, follow_up = self._exchange.apply(what)
-        else:
+        if isinstance(what, Desired):
             return self._apply_desired(what)
+        if isinstance(what, Arrival):
+            return self._exchanges[what.lane].apply(what)
+        if isinstance(what, Message) and (lane := self._by_topic.get(what.topic)):
+            return self._apply_filter(lane, what)
+        if isinstance(what, Message) and (exchange := self._models.get(what.topic)):
+            return exchange.offer(what)
+        meta, follow_up = self._apply_message(what) if isinstance(what, Message) else self._apply_method(what)
         return Changes(meta=meta), follow_up
 
     def _apply_message(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
-        if message.topic.endswith("/filter"):
-            return self._apply_filter(message)
-        if message.topic.endswith("/model"):
-            return self._exchange.offer(message)
         if message.topic.endswith("/settled"):
             return self._settle(message)
         if not message.topic.endswith("/command"):
@@ -206,23 +197,27 @@ class Steering:
             return {}, _nothing
         return {"session": self._session.memory()}, lambda: self._source.unsubscribe(self._session.leaving)
 
-    def _apply_filter(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
+    def _apply_filter(self, lane: Lane, message: Message) -> tuple[Changes, Callable[[], None]]:
         size = message.oversize
         cut = [Problem("", f"{size} bytes; broker.max_payload allows less")] if size else []
         user = properties(message).user
-        offer = self._filters.offer(message.payload, "topic", message.arrival, problems=cut, user=user)
-        return self._prepare(offer)
+        offer = lane.filters.offer(message.payload, "topic", message.arrival, problems=cut, user=user)
+        meta, install = self._prepare(lane, offer)
+        return Changes(slots={lane.name: SlotChanges(meta=meta)}), install
 
     def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:
         change = self._twin.consider(desired, self._clock.wall())
-        meta = {} if change.memory is None else {"twin": change.memory}
+        changes = Changes(meta={} if change.memory is None else {"twin": change.memory})
+        lane = self._twin.lane
+        own = changes.of(lane.name)
         steps = [change.install]
         if change.resize is not None:
-            meta |= change.resize.meta
+            own.windows_anew = True
+            own.meta = change.resize.meta
             steps.append(change.resize.install)
         if change.offer is not None and change.offer.memory is not None:
-            of_filter, install_filter = self._prepare(change.offer)
-            meta |= of_filter
+            of_filter, install_filter = self._prepare(lane, change.offer)
+            own.meta = {**own.meta, **of_filter}
             steps.append(install_filter)
         else:
             steps.append(self._twin.report)
@@ -231,22 +226,22 @@ class Steering:
             for step in steps:
                 step()
 
-        return Changes(meta=meta, windows_anew=change.resize is not None), install
+        return changes, install
 
-    def _prepare(self, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
+    def _prepare(self, lane: Lane, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
         """Return what has to be on disk for an offered filter, and what then puts it in force and answers."""
-        selection = self._make_selection(offer.active, self._computation.model) if offer.changed else None
+        selection = lane.make_selection(offer.active, lane.computation.model) if offer.changed else None
         meta = {} if offer.memory is None else {"filter": offer.memory}
         if selection is not None:
-            meta |= self._computation.memory(selection)
+            meta |= lane.computation.memory(selection)
 
         def install() -> None:
             offer.install()
             if selection is not None:
-                self._computation.selection = selection
-                self._computation.revision = self._filters.revision
+                lane.computation.selection = selection
+                lane.computation.revision = lane.filters.revision
                 self._metrics.forget_scores()
-            self._reporting.publish_filter_state()
+            self._reporting.publish_filter_state(lane)
             if offer.memory is not None:
                 self._twin.report()
 
@@ -278,9 +273,9 @@ class Steering:
 
     def answer_while_blocked(self, what: Message | Desired | Method | Arrival) -> bool:
         """Carry a command out at once while readings cannot be kept; whether that was done, or it has to wait."""
-        if isinstance(what, Desired | Arrival) or (
-            isinstance(what, Message) and what.topic.endswith(("/filter", "/model"))
-        ):
+        if isinstance(what, Desired | Arrival):
+            return False
+        if isinstance(what, Message) and (what.topic in self._by_topic or what.topic in self._models):
             return False
         changes, follow_up = self.apply(what)
         try:
@@ -308,6 +303,8 @@ class Steering:
     def connected(self) -> None:
         """Take note of a connection; others learn of us, or we of them."""
         self._connections += 1
+        for exchange in self._exchanges.values():
+            exchange.publish_state()
         if not self._session.all_settled:
             # It comes back behind all from before the SUBSCRIBEs of this connection, and what is sent for them.
             self._mark = f"{self._instance} {self._connections}".encode()
@@ -329,7 +326,8 @@ class Steering:
         """Do what is due."""
         now = self._clock.monotonic()
         self._commands.tick()
-        self._exchange.tick()
+        for exchange in self._exchanges.values():
+            exchange.tick()
         if self._announce_at is not None and now >= self._announce_at:
             self._announce()
         if now >= self._next_tidying:

@@ -17,17 +17,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
-from processor import deadletters
+from processor import deadletters, slot_state
 from processor.admission import LOSSES, Admission, Bounds, Totals
-from processor.conditions.memory import ALL
 from processor.database import FILE_NAME, WriteLock, explained, open_database, transaction
 from processor.errors import StateError, StateFull, StateLocked
-from processor.memories import OF_SOURCES, Remembered
 from processor.outbox import Outbox
 from processor.reserve import Reserve
-from processor.types import DeadLetter, Sample, StreamName
+from processor.slot_state import SlotChanges, SlotState
+from processor.types import MODEL_SLOT, DeadLetter, Sample
 from processor.units import size_text
 from processor.wal import WriteAheadLog
 
@@ -44,56 +43,37 @@ RECEIPTS_KEPT: Final = 65_535
 `receive_maximum` and its own `max_inflight_messages` once acknowledgements flow.)"""
 
 
-class StreamSnapshot(NamedTuple):
-    """What windows need of one stream, so that older journal rows can go."""
-
-    stream: int
-    next: int
-    """Number of the first reading that is not in it."""
-    past: bytes
-    numbers: bytes
-    """Of its readings, as the journal numbers them; empty where an older version wrote it."""
-
-
 @dataclass(slots=True)
 class Changes:
     """What one batch changes on disk: all of it or nothing.
 
     Attributes:
-        journal: number of the batch's first reading and its encoded past; None when nothing is to be journaled.
-        pruned: journal rows with a `first` below this are dropped; 0: none.
-        snapshots: streams that would lose something by the pruning.
-        opened: streams first heard in this batch.
-        forgotten: streams dropped in this batch.
         receipts: packed packet identifiers and digests of the batch's QoS 1 messages (receipts.py).
         samples: for the outbox.
         dead_letters: what could not be processed.
-        remembered: what sources and the filter's conditions remember, where it changed.
         meta: values to set, as anything JSON holds.
-        windows_anew: whether all that was kept of the windows is forgotten first.
+        slots: by its name, what changes of a model slot.
     """
 
-    journal: tuple[int, bytes] | None = None
-    pruned: int = 0
-    snapshots: Sequence[StreamSnapshot] = ()
-    opened: Sequence[tuple[int, StreamName]] = ()
-    forgotten: Sequence[int] = ()
     receipts: bytes = b""
     samples: Sequence[Sample] = ()
     dead_letters: Sequence[DeadLetter] = ()
-    remembered: Sequence[Remembered] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
-    windows_anew: bool = False
+    slots: dict[str, SlotChanges] = field(default_factory=dict)
+
+    def of(self, slot: str) -> SlotChanges:
+        """Return what changes of a model slot, to be completed."""
+        return self.slots.setdefault(slot, SlotChanges())
 
     @property
     def grow(self) -> bool:
         """Whether they take room that counts; values under `meta` replace others."""
-        return bool(self.journal or self.opened or self.samples or self.dead_letters or self.remembered)
+        return bool(self.samples or self.dead_letters) or any(own.grow for own in self.slots.values())
 
     @property
     def matter(self) -> bool:
         """Whether there is anything to remember. Receipts alone are not: a message without effect may come again."""
-        return self.grow or self.windows_anew or bool(self.forgotten or self.meta)
+        return self.grow or bool(self.meta) or any(own.matter for own in self.slots.values())
 
 
 class Store:
@@ -103,7 +83,15 @@ class Store:
         totals: rows and bytes in the outbox and what was lost from it; written under the lock, read by anyone.
     """
 
-    def __init__(self, directory: Path, *, durability: Durability, bounds: Bounds, bridges: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durability: Durability,
+        bounds: Bounds,
+        bridges: Sequence[str],
+        slots: Sequence[str] = (MODEL_SLOT,),
+    ) -> None:
         """Open or create the store.
 
         Args:
@@ -111,6 +99,7 @@ class Store:
             durability: `full` makes every commit survive a power cut, `normal` a crash of the process.
             bounds: of the outbox.
             bridges: names of those that have to confirm a sample before it leaves the outbox.
+            slots: names of the model slots; what is kept of others is dropped.
 
         Raises:
             StateLocked: another process uses the directory.
@@ -131,6 +120,10 @@ class Store:
             with explained(directory):
                 self._connection.execute(f"PRAGMA synchronous = {durability}")
                 self._bridges = self._register(bridges)
+                self._slots = {
+                    name: SlotState(self._connection, directory, self._writing, number=number, name=name)
+                    for name, number in slot_state.register(self._connection, slots).items()
+                }
                 self.totals = Totals.of(self._connection)
                 self._admission = Admission(self._connection, bounds, self.totals, list(self._bridges.values()))
                 (self._next_receipt,) = self._connection.execute(
@@ -177,6 +170,10 @@ class Store:
             durability=self._durability,
             reserve=self._reserve,
         )
+
+    def slot(self, name: str) -> SlotState:
+        """Return what is kept of a model slot."""
+        return self._slots[name]
 
     def bridge_memory(self, bridge: str) -> Any:  # noqa: ANN401 - as in `meta`
         """Return what a bridge has remembered in an earlier run, or None."""
@@ -258,57 +255,19 @@ class Store:
 
     def _write(self, changes: Changes, now: int) -> None:
         db = self._connection
-        self._write_windows(changes)
+        for slot, own in changes.slots.items():
+            self._slots[slot].write(own)
         if changes.receipts:
             self._keep_receipts(changes.receipts)
         self._set(changes.meta)
-        if changes.remembered:
-            self._remember(changes.remembered)
         if changes.dead_letters:
             deadletters.keep(db, changes.dead_letters)
         if changes.samples:
             self._admission.admit(changes.samples, now)
 
-    def _write_windows(self, changes: Changes) -> None:
-        db = self._connection
-        if changes.windows_anew:
-            self._drop_windows()
-        if changes.opened:
-            rows = [(number, name.source, name.key) for number, name in changes.opened]
-            db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", rows)
-        if changes.forgotten:
-            gone = [(number,) for number in changes.forgotten]
-            db.executemany("DELETE FROM streams WHERE stream = ?", gone)
-            db.executemany("DELETE FROM snapshots WHERE stream = ?", gone)
-        if changes.journal:
-            db.execute("INSERT INTO journal VALUES (?, ?)", changes.journal)
-        if changes.snapshots:
-            db.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", changes.snapshots)
-        if changes.pruned:
-            db.execute("DELETE FROM journal WHERE first < ?", (changes.pruned,))
-
     def _set(self, meta: Mapping[str, Any]) -> None:
         values = [(key, json.dumps(value)) for key, value in meta.items()]
         self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
-        if "memories" in meta:  # those that no filter has any more go with the filter that had them
-            left = json.dumps([number for number, *_ in meta["memories"]["known"]])
-            self._connection.execute(
-                "DELETE FROM remembered WHERE memory != ? AND memory NOT IN (SELECT value FROM json_each(?))",
-                (OF_SOURCES, left),
-            )
-
-    def _remember(self, rows: Sequence[Remembered]) -> None:
-        """Write what conditions remember. A batch writes no row twice, so that what is gone can go first."""
-        db = self._connection
-        gone = [row for row in rows if row.value is None]
-        if gone:
-            whole = [row[:2] for row in gone if row.part == ALL]
-            db.executemany("DELETE FROM remembered WHERE memory = ? AND key = ?", whole)
-            parts = [row[:3] for row in gone if row.part != ALL]
-            db.executemany("DELETE FROM remembered WHERE memory = ? AND key = ? AND part = ?", parts)
-        db.executemany(
-            "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?, ?)", [row for row in rows if row.value is not None]
-        )
 
     def _keep_receipts(self, packets: bytes) -> None:
         first = self._next_receipt
@@ -367,37 +326,6 @@ class Store:
     def remember(self, meta: Mapping[str, Any]) -> None:
         """Keep values at once, outside any batch."""
         self.commit(Changes(meta=meta), 0)
-
-    def windows(self) -> tuple[list[tuple[int, StreamName]], list[StreamSnapshot], Iterator[tuple[int, bytes]]]:
-        """Return streams, snapshots and journal rows in the order they were written, for a restart."""
-        db = self._connection
-        with explained(self._directory):
-            streams = [
-                (n, StreamName(s, k)) for n, s, k in db.execute("SELECT stream, source, key FROM streams ORDER BY 1")
-            ]
-            snapshots = [
-                StreamSnapshot(*row)
-                for row in db.execute("SELECT stream, next, past, numbers FROM snapshots ORDER BY next")
-            ]
-        return streams, snapshots, self._journal()
-
-    def remembered(self) -> list[tuple[int, str, int, bytes]]:
-        """Return what sources and the filter's conditions remember, ordered by memory, key and part."""
-        with explained(self._directory):
-            return self._connection.execute("SELECT * FROM remembered ORDER BY memory, key, part").fetchall()
-
-    def _journal(self) -> Iterator[tuple[int, bytes]]:
-        with explained(self._directory):
-            yield from self._connection.execute("SELECT first, past FROM journal ORDER BY first")
-
-    def forget_windows(self) -> None:
-        """Drop the journal: the windows' shape changed and what was kept does not fit them any more."""
-        with self._writing():
-            self._drop_windows()
-
-    def _drop_windows(self) -> None:
-        for table in ("streams", "snapshots", "journal"):
-            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this line
 
     def close(self) -> None:
         """Close the file and let another process have the directory. Delivery threads must have ended."""

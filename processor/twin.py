@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from processor import __version__
 from processor.cloud import CloudLink, Desired
-from processor.control import FilterControl, Offer
+from processor.control import Offer
 from processor.document import is_plain
 from processor.errors import ConfigurationError, ModelError, ModelMisfit, Problem
+from processor.lanes import Lane
 from processor.legacy import FILTER_KEYS, KEYS, LENGTH, as_filter, legacy_values, window_size
-from processor.protocols import Model
 from processor.settings import HubLegacy
-from processor.sizing import Resize, WindowSize
+from processor.sizing import Resize
 
 _KEYS: Final = ("filter", "desired", *KEYS)
 _MOST_ERRORS: Final = 20
@@ -54,33 +54,30 @@ class Twin:
     """Follows the desired properties, and reports what became of them.
 
     `filter` is the whole filter. MLADE's keys are another way to say one, and the windows' size.
+
+    Attributes:
+        lane: whose filter and windows are steered.
     """
 
     def __init__(
         self,
         *,
         link: CloudLink,
-        filters: FilterControl,
-        sizes: WindowSize,
+        lane: Lane,
         legacy: HubLegacy | None,
-        model: Callable[[], Model],
         kept: dict[str, Any] | None,
     ) -> None:
         """Go on where an earlier run ended.
 
         Args:
             link: takes what is reported.
-            filters: which filter is in force.
-            sizes: the windows'.
+            lane: whose filter and windows are steered.
             legacy: what MLADE's keys apply to; None: they are ignored.
-            model: returns the model, whose name is reported.
             kept: what a change's `memory` was last.
         """
         self._link = link
-        self._filters = filters
-        self._sizes = sizes
+        self.lane = lane
         self._applies_to = legacy
-        self._model = model
         self._memory = kept or {"desired": {}, "has_filter": False, "window_size": None, "legacy": None}
         self._desired: dict[str, Any] = self._memory["desired"]
         self._refused: tuple[int, list[Problem]] | None = None  # a window size, and what speaks against it
@@ -110,13 +107,13 @@ class Twin:
         # A twin without a filter says nothing, unless it had one: that was removed.
         offer = None
         if document.payload or self._memory["has_filter"]:
-            offer = self._filters.offer(document.payload, "twin", now, problems=document.problems)
+            offer = self.lane.filters.offer(document.payload, "twin", now, problems=document.problems)
         resize, problems = self._resize(given)
-        size = self._sizes.current if resize is None else resize.size
+        size = self.lane.sizes.current if resize is None else resize.size
         memory = {
             "desired": wanted if len(json.dumps(wanted)) <= _LONGEST_KEPT else {},
             "has_filter": bool(document.payload),
-            "window_size": None if size == self._sizes.configured else size,
+            "window_size": None if size == self.lane.sizes.configured else size,
             "legacy": self._legacy(wanted, given, offer, problems),
         }
 
@@ -131,13 +128,13 @@ class Twin:
 
     def report(self) -> None:
         """Report the last answer to a filter, what became of MLADE's keys, and who we are."""
-        answer, model = self._filters.answer, self._model()
+        answer, model = self.lane.filters.answer, self.lane.computation.model
         said = ("status", "revision", "sha256", "source", "active_source", "applied_at")
         self._link.report(
             {
                 "version": __version__,
                 "model": {"name": model.name, "sha256": model.sha256},
-                "window": {"size": self._sizes.current},
+                "window": {"size": self.lane.sizes.current},
                 "filter": {key: answer[key] for key in said} | {"errors": _shortened(answer["errors"])},
                 "legacy": self._memory["legacy"],  # null removes it
             }
@@ -164,12 +161,12 @@ class Twin:
             size = None if self._applies_to is None else window_size(given)
         except ConfigurationError as error:
             return None, list(error.problems)
-        size = self._sizes.configured if size is None else size
-        if size == self._sizes.current:
+        size = self.lane.sizes.configured if size is None else size
+        if size == self.lane.sizes.current:
             return None, []
         if self._refused is None or self._refused[0] != size:  # the twin comes again with every connect
             try:
-                return self._sizes.propose(size), []
+                return self.lane.sizes.propose(size), []
             except ModelError as error:
                 found = error.problems if isinstance(error, ModelMisfit) else [Problem("", str(error))]
                 self._refused = (size, [Problem(LENGTH, problem.message) for problem in found])

@@ -9,17 +9,16 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from processor import own_topics
-from processor.computation import Computation
-from processor.control import FilterControl
 from processor.errors import Problem
-from processor.exchange.control import ModelControl
 from processor.exchange.loader import Arrival, Away, Loaded, Loader, Unchanged, Watch
 from processor.exchange.opening import Opened
 from processor.filter import FilterDocument
+from processor.lanes import Lane
 from processor.metrics import Metrics
 from processor.mqtt.properties import properties
 from processor.protocols import Clock, Model, Source
-from processor.selection import Selection
+from processor.slot_state import SlotChanges
+from processor.store import Changes
 from processor.types import Message
 
 log = logging.getLogger(__name__)
@@ -44,18 +43,18 @@ class _Asker(NamedTuple):
 
 
 class Exchange:
-    """Carries out what is wanted of the model, and says what became of it."""
+    """Carries out what is wanted of a lane's model, and says what became of it.
+
+    Attributes:
+        lane: whose model is exchanged.
+    """
 
     def __init__(
         self,
         *,
-        root: str,
+        lane: Lane,
         source: Source,
-        control: ModelControl,
         loader: Loader,
-        computation: Computation,
-        filters: FilterControl,
-        make_selection: Callable[[FilterDocument, Model], Selection],
         problems: Callable[[Model, FilterDocument], Sequence[Problem]],
         metrics: Metrics,
         clock: Clock,
@@ -64,25 +63,18 @@ class Exchange:
         """Take what `app.build` made, and go on with what an earlier run was loading.
 
         Args:
-            root: our topics' beginning.
+            lane: whose model is exchanged.
             source: our connection.
-            control: decides which model is in force.
             loader: loads models.
-            computation: whose model is exchanged.
-            filters: the filter in force, which a model has to fit.
-            make_selection: makes a filter ready for a model, to go on with what the one in force remembers.
             problems: says why a model does not fit a filter and the configuration.
             metrics: to count in.
             clock: for intervals and times.
             report: tells the twin which model is in force.
         """
-        self._root = root
+        self.lane = lane
         self._source = source
-        self._control = control
+        self._control = lane.models
         self._loader = loader
-        self._computation = computation
-        self._filters = filters
-        self._make_selection = make_selection
         self._problems = problems
         self._metrics = metrics
         self._clock = clock
@@ -90,14 +82,14 @@ class Exchange:
         self._askers: list[_Asker] = []
         self._show()
         self._watch()
-        if control.pending is not None:
-            loader.ask(control.pending, self._window_size)
+        if lane.models.pending is not None:
+            loader.ask(lane.models.pending, self._window_size)
 
     @property
     def _window_size(self) -> int:
-        return self._computation.windows.shape.size
+        return self.lane.computation.windows.shape.size
 
-    def offer(self, message: Message) -> tuple[dict[str, Any], Callable[[], None]]:
+    def offer(self, message: Message) -> tuple[Changes, Callable[[], None]]:
         """Find out what a message on the `model` topic wants.
 
         Returns:
@@ -114,9 +106,9 @@ class Exchange:
                 self._count_rejection()
                 self._tell_askers("a newer document on the model topic came before it was loaded")
 
-        return {} if change.memory is None else {"model": change.memory}, install
+        return self._changes({} if change.memory is None else {"model": change.memory}), install
 
-    def apply(self, arrival: Arrival) -> tuple[dict[str, Any], Callable[[], None]]:
+    def apply(self, arrival: Arrival) -> tuple[Changes, Callable[[], None]]:
         """Find out what becomes of what the loader has to say.
 
         Returns:
@@ -125,17 +117,17 @@ class Exchange:
         request = arrival.request
         is_wanted = request is not None and request is self._control.pending
         if is_wanted and arrival.window_size != self._window_size:
-            return {}, lambda: self._loader.ask(request, self._window_size)
+            return Changes(), lambda: self._loader.ask(request, self._window_size)
         change = self._control.arrive(arrival, self._clock.wall(), self._find_problems)
         meta = {} if change.memory is None else {"model": change.memory}
         swap, selection = change.swap, None
         if swap is not None:
-            selection = self._make_selection(self._filters.active, swap.model)
-            meta |= self._computation.memory(selection)
+            selection = self.lane.make_selection(self.lane.filters.active, swap.model)
+            meta |= self.lane.computation.memory(selection)
 
         def install() -> None:
             if swap is not None and selection is not None:
-                self._computation.exchange(swap.model, selection)
+                self.lane.computation.exchange(swap.model, selection)
                 self._metrics.add("model_swaps")
                 self._metrics.forget_scores()
             self._carry_out(change.install)
@@ -147,7 +139,10 @@ class Exchange:
             if is_wanted and self._control.pending is None:
                 self._answer_askers(arrival)
 
-        return meta, install
+        return self._changes(meta), install
+
+    def _changes(self, meta: dict[str, Any]) -> Changes:
+        return Changes(slots={self.lane.name: SlotChanges(meta=meta)})
 
     def reload(self, answer: Answer) -> None:
         """Look again at what the path in force leads to, or go on with what is under way; answer when that is known."""
@@ -166,11 +161,11 @@ class Exchange:
             asker = self._askers.pop(0)
             told = "; ".join(error["message"] for error in self._control.answer["errors"])
             text = f"the model is still {self._control.answer['status']}{f' ({told})' if told else ''}"
-            asker.answer(_LATER, _error(f"{text}; what becomes of it is said on {self._root}/model/state"))
+            asker.answer(_LATER, _error(f"{text}; what becomes of it is said on {self.lane.root}/model/state"))
 
     def publish_state(self) -> None:
         """Publish the last answer, retained."""
-        own_topics.MODEL_STATE.publish(self._source, self._root, msgspec.json.encode(self._control.answer))
+        own_topics.MODEL_STATE.publish(self._source, self.lane.root, msgspec.json.encode(self._control.answer))
 
     def _carry_out(self, install: Callable[[], None]) -> None:
         """Make a change, tell the loader what is wanted now, and say what came of it."""
@@ -197,7 +192,7 @@ class Exchange:
             self._metrics.add("model_rejected")
 
     def _find_problems(self, opened: Opened) -> Sequence[Problem]:
-        return self._problems(opened.model, self._filters.active)
+        return self._problems(opened.model, self.lane.filters.active)
 
     def _answer_askers(self, arrival: Arrival) -> None:
         """Say to those who sent `reload_model` what became of it."""

@@ -85,6 +85,8 @@ class Moved(NamedTuple):
 class Arrival(NamedTuple):
     """What the loader has to say, for the pipeline thread to take between two batches."""
 
+    lane: str
+    """Whose model it is."""
     request: Request | None
     """None: nobody asked."""
     window_size: int
@@ -106,14 +108,16 @@ class Loader:
         failures: how often a path could not be looked at.
     """
 
-    def __init__(self, recent: RecentWindows, wake: Callable[[], None]) -> None:
+    def __init__(self, lane: str, recent: RecentWindows, wake: Callable[[], None]) -> None:
         """Load nothing yet.
 
         Args:
+            lane: whose model is loaded.
             recent: the windows that models are tried on.
             wake: called, on the loader's thread, when there is something to `take`; must not block.
         """
         self.failures = 0
+        self._lane = lane
         self._recent = recent
         self._wake = wake
         self._news = threading.Condition()
@@ -212,7 +216,7 @@ class Loader:
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             else:
                 self._request = None
-            self._inbox = Arrival(request, window_size, result)
+            self._inbox = Arrival(self._lane, request, window_size, result)
         self._wake()
 
     def _look(self, watch: Watch) -> None:
@@ -232,7 +236,7 @@ class Loader:
             busy = self._request is not None or self._inbox is not None
             if busy or self._watch is not watch or digest in watch.digests:
                 return
-            self._inbox = Arrival(None, 0, Moved(digest))
+            self._inbox = Arrival(self._lane, None, 0, Moved(digest))
         self._wake()
 
     def _set_next_look(self) -> None:

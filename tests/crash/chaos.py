@@ -24,7 +24,7 @@ from tests.mosquitto import MosquittoFactory, choose_engine
 
 KINDS: Final = (
     Kind("chaos-5", 5, Shape(10, 3, max_streams=12), wide=True, remembers=True),
-    Kind("chaos-3-1-1", "3.1.1", Shape(4, 1), opening=True),
+    Kind("chaos-3-1-1", "3.1.1", Shape(4, 1), opening=True, sparse=True),
     Kind("chaos-points", 5, Shape(1, 1), receive_maximum=20, batch=7),
 )
 _RATE: Final = 200.0

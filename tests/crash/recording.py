@@ -24,6 +24,8 @@ _RATES: Final = (1.0, 1.0, 0.7, 0.5, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 _QUIET: Final = 40
 """Streams with a retained reading from before the first start, and hardly any after it; more than Mosquitto's default
 number of messages in flight."""
+_STAYS: Final = 0.6
+"""How often a field of a sparse recording keeps its value."""
 _EACH_FILTER: Final = 120
 """Messages from one filter to the next, on average."""
 
@@ -110,9 +112,17 @@ def document(rules: Sequence[Rule]) -> dict[str, Any]:
 class Recording:
     """An endless iterator of entries."""
 
-    def __init__(self, seed: int, *, remembers: bool = False) -> None:
-        """Make the recording of a seed; `remembers`: its filters mostly have a rule that remembers."""
+    def __init__(self, seed: int, *, remembers: bool = False, sparse: bool = False) -> None:
+        """Make the recording of a seed.
+
+        Args:
+            seed: of everything in it.
+            remembers: whether its filters mostly have a rule that remembers.
+            sparse: whether a message leaves out the fields that have not changed since the stream's last.
+        """
         self._remembers = remembers
+        self._sparse = sparse
+        self._sent: dict[str, tuple[float, ...]] = {}
         self._random = random.Random(f"recording {seed}")  # noqa: S311 - a plan, not a secret
         self._latest: dict[str, Reading] = {}
         self._filters = 0
@@ -158,19 +168,26 @@ class Recording:
             time -= 2 * MAX_GAP
         elif draw > 0.2:
             time += self._random.randrange(1, SECOND)  # else at the same time
-        reading = Reading(stream, time, tuple(round(self._random.gauss(0, 2), 4) for _ in FIELDS))
+        values = tuple(round(self._random.gauss(0, 2), 4) for _ in FIELDS)
+        if self._sparse and before is not None:
+            kept = [self._random.random() < _STAYS for _ in FIELDS]
+            values = tuple(old if stays else new for old, new, stays in zip(before.values, values, kept, strict=True))
+        reading = Reading(stream, time, values)
         self._latest[stream] = reading
         return reading
 
-    @staticmethod
-    def _message(readings: Sequence[Reading], *, retain: bool) -> Entry:
-        objects = [_object(reading) for reading in readings]
+    def _message(self, readings: Sequence[Reading], *, retain: bool) -> Entry:
+        objects = []
+        for reading in readings:
+            objects.append(_object(reading, self._sent.get(reading.stream, ()) if self._sparse else ()))
+            self._sent[reading.stream] = reading.values
         text = f"[{','.join(objects)}]" if len(objects) > 1 else objects[0]
         return Entry("readings", readings[0].stream, text.encode(), retain, readings)
 
     def _garbage(self) -> Entry:
         number = self._random.randrange(1000)
-        payload = self._random.choice((b"not JSON, %d", b'{"ts": "soon", "ax": %d}', b'{"ts": %d, "ax": 1}')) % number
+        kinds = [b"not JSON, %d", b'{"ts": "soon", "ax": %d}', b'{"ts": %d, "ax": 1}']
+        payload = self._random.choice(kinds[:2] if self._sparse else kinds) % number
         return Entry("garbage", self._stream(), payload)
 
     def _filter(self) -> Entry:
@@ -208,8 +225,9 @@ class Recording:
         )
 
 
-def _object(reading: Reading) -> str:
-    """Return a reading as a plant writes it."""
+def _object(reading: Reading, known: Sequence[float]) -> str:
+    """Return a reading as a plant writes it: without the fields that have their `known` values."""
     seconds, micros = divmod(reading.time, SECOND)
-    values = ", ".join(f'"{name}": {value!r}' for name, value in zip(FIELDS, reading.values, strict=True))
-    return f'{{"ts": {START + seconds}.{micros:06d}, {values}, "unit": "g"}}'
+    fields = zip(FIELDS, reading.values, known or (None,) * len(FIELDS), strict=True)
+    values = "".join(f'"{name}": {value!r}, ' for name, value, before in fields if value != before)
+    return f'{{"ts": {START + seconds}.{micros:06d}, {values}"unit": "g"}}'

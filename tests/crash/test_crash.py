@@ -21,7 +21,7 @@ KILLS = 30
 LONGEST = 0.3
 KINDS = (
     Kind("crash-5", 5, Shape(10, 3, max_streams=12), wide=True, remembers=True),
-    Kind("crash-3-1-1", "3.1.1", Shape(3, 7), opening=True, remembers=True),
+    Kind("crash-3-1-1", "3.1.1", Shape(3, 7), opening=True, remembers=True, sparse=True),
     # What the filter does not keep of single readings leaves no trace on the disk, only a receipt, and that late.
     Kind("crash-points", 5, Shape(1, 1), receive_maximum=20, batch=7),
 )

@@ -48,6 +48,7 @@ class Kind:
         opening: whether there are retained readings before its first start.
         remembers: whether its filters have a rule that remembers. Not where windows may be equal: the second of two has
             the same id, and may be judged otherwise.
+        sparse: whether its messages leave out what has not changed, so that its source holds values.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Kind:
     wide: bool = False
     opening: bool = False
     remembers: bool = False
+    sparse: bool = False
 
 
 class Trial:
@@ -119,7 +121,7 @@ class Trial:
             self._configuration(calm.url, path, prefix) | {"model": self._model(path, batch=512)},
         )
         cleanup.callback(self._witness.kill)
-        recording = Recording(seed, remembers=kind.remembers)
+        recording = Recording(seed, remembers=kind.remembers, sparse=kind.sparse)
         self.player = Player(
             recording, prefix=prefix, filter_topic=f"{self._root}/filter", rate=rate, tell=self.expectation.take
         )
@@ -135,11 +137,12 @@ class Trial:
         cleanup.callback(self._wanted_mqtt.close)
 
     def _configuration(self, url: str, model: Path, prefix: str) -> dict[str, Any]:
+        source: dict[str, Any] = {"missing": "hold"} if self.kind.sparse else {}
         topics = [f"{prefix}+", *([f"{prefix}#", f"{_PREFIX}/#"] if self.kind.wide else [])]
         return {
             "id": self.kind.name,
             "broker": {"url": url, "protocol": self.kind.protocol, "receive_maximum": self.kind.receive_maximum},
-            "sources": [{"name": SOURCE, "topics": topics, "fields": FIELDS, "time": "ts"}],
+            "sources": [{"name": SOURCE, "topics": topics, "fields": FIELDS, "time": "ts", **source}],
             "model": self._model(model, batch=self.kind.batch),
             "filter": document(first_filter(remembers=self.kind.remembers)),
             "bridges": [{"type": "files", "path": "./accepted", "rotate": {"max_age": "30ms"}}, {"type": "mqtt"}],

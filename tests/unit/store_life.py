@@ -22,7 +22,7 @@ from processor.errors import StateError
 from processor.journal import Journal
 from processor.outbox import Claim, Outbox, Waiting
 from processor.store import Changes, Store
-from processor.types import DeadLetter
+from processor.types import MODEL_SLOT, DeadLetter
 from processor.windows import Shape, WindowBuffer
 from tests.unit.store_model import LEAVING, MAKING, RECEIPTS_KEPT, Content, Marks, StoreModel, numbers_of
 from tests.unit.test_windows import Found, Naive, Reading, feed
@@ -63,7 +63,7 @@ class Life:
         for name, claims in bridges.items():
             self.views[name].open(claims=claims)
         self.windows = WindowBuffer(shape, max_streams)
-        self._journal = Journal(self.windows, "the same", self.store)
+        self._journal = Journal(self.windows, "the same", self.store.slot(MODEL_SLOT))
         self._reader = sqlite3.connect(directory / FILE_NAME)
 
     def end(self) -> None:
@@ -76,7 +76,7 @@ class Life:
     def append(self, changes: Changes, readings: Sequence[Reading]) -> list[Found]:
         """Take a batch of readings, add to `changes` what the journal makes of them, and return the windows."""
         fed = feed(self.windows, readings)
-        self._journal.record(changes, fed.slots, fed.past)
+        self._journal.record(changes.of(MODEL_SLOT), fed.slots, fed.past)
         return fed.windows
 
     def disturbed(self, bridge: str | None, fault: Fault, act: Callable[[], object]) -> bool:
@@ -220,7 +220,7 @@ class Lives(RuleBasedStateMachine):
     def begin(self, bounds: Bounds, shape: Shape, bridges: dict[str, bool]) -> None:
         """Begin with an empty directory."""
         self._make = partial(Life, bounds=bounds, shape=shape, max_streams=MAX_STREAMS)
-        self.model = StoreModel(bounds, Naive(shape, MAX_STREAMS), meta={"windows": "the same"})
+        self.model = StoreModel(bounds, Naive(shape, MAX_STREAMS), meta={"model default windows": "the same"})
         self.start(self._root / "state", bridges)
 
     def start(self, directory: Path, bridges: dict[str, bool]) -> None:

@@ -13,7 +13,7 @@ from processor.cloud import CloudLink, Desired, Input, Notice
 from processor.decoders import decoder
 from processor.intake import Intake
 from processor.source_sections import Source
-from processor.types import INPUTS, NS, Message, StreamName
+from processor.types import INPUTS, MODEL_SLOT, NS, Message, StreamName
 from processor.windows import Shape, WindowBuffer
 from tests.cloud import Hub
 from tests.unit.test_pipeline import FULL, IMU, START, Line, reading
@@ -80,7 +80,11 @@ def test_what_comes_on_an_input_is_a_reading_as_any_other(tmp_path: Path) -> Non
     for number in (3, 4, 5):
         line.link.ask(edge_reading(number))
     line.play([reading(8)], [])
-    assert {name for _, name in line.store.windows()[0]} == {StreamName("input1", "input1"), StreamName("imu", "imu/1")}
+    streams, _, _ = line.store.slot(MODEL_SLOT).windows()
+    assert {name for _, name in streams} == {
+        StreamName("input1", "input1"),
+        StreamName("imu", "imu/1"),
+    }
     assert sorted(line.deliver()) == [[1, 2], [3, 4], [5, 6], [7, 8]]
     assert line.metrics.total("ignored_messages") == 0
     assert line.source.acknowledged == [8]

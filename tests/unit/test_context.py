@@ -24,9 +24,10 @@ from processor.intake import Intake
 from processor.journal import Journal
 from processor.memories import Memories
 from processor.selection import Selection
+from processor.slot_state import SlotChanges
 from processor.source_sections import Source
 from processor.store import Changes, Store
-from processor.types import NS, Floats, Message, OutputKind, Predictions, Reason, Sample
+from processor.types import MODEL_SLOT, NS, Floats, Message, OutputKind, Predictions, Reason, Sample
 from processor.windows import LookBack, Shape, WindowBuffer
 
 SOURCE = Source.model_validate({"name": "s", "topics": ["t/+"], "fields": ["x"], "time": "t"})
@@ -86,10 +87,11 @@ class Processor:
         """Go on from what is on disk."""
         bounds = Bounds(1 << 30, NS, "drop_oldest")
         self.store = store = Store(self._directory, durability="normal", bounds=bounds, bridges=[])
+        self.state = state = store.slot(MODEL_SLOT)
         windows = WindowBuffer(self._shape, self._max_streams)
-        windows.keep(LookBack(*(store.meta("look_back") or ())))
-        self._journal = Journal(windows, "same", store)
-        memories = Memories.kept(store.meta("memories"), store.remembered())
+        windows.keep(LookBack(*(state.meta("look_back") or ())))
+        self._journal = Journal(windows, "same", state)
+        memories = Memories.kept(state.meta("memories"), state.remembered())
         self.computation = Computation(
             "p",
             intake=Intake([SOURCE], [decoder(SOURCE)], windows, "mlade"),
@@ -99,20 +101,22 @@ class Processor:
             revision=1,
             fields={"s": ["x"]},
         )
-        store.remember(self.computation.memory(self.computation.selection))
+        state.commit(SlotChanges(meta=self.computation.memory(self.computation.selection)))
 
     def change(self, filter_: Mapping[str, Any]) -> None:
         """Put another filter in force."""
         memories = self.computation.selection.memories.successor()
         selection = Selection(validate_filter(filter_), (), [("s", ["x"])], memories)
-        self.store.remember(self.computation.memory(selection))
+        self.state.commit(SlotChanges(meta=self.computation.memory(selection)))
         self.computation.selection = selection
 
     def take(self, batch: Sequence[Reading]) -> list[Sample]:
         """Carry a batch through."""
         outcome = self.computation.run([reading.message() for reading in batch])
-        changes = Changes(samples=outcome.outgoing, remembered=outcome.remembered)
-        self._journal.record(changes, outcome.taken.readings.slots, outcome.past)
+        changes = Changes(samples=outcome.outgoing)
+        own = changes.of(MODEL_SLOT)
+        own.remembered = outcome.remembered
+        self._journal.record(own, outcome.taken.readings.slots, outcome.past)
         self.store.commit(changes, 0)
         assert [sample for sample in outcome.outgoing if "context" not in selection_of(sample)] == outcome.samples
         return outcome.outgoing
@@ -402,7 +406,7 @@ def test_streams_that_are_forgotten_leave_nothing_behind(processor: Processor) -
     """Neither in memory nor on disk, however many come and go."""
     for number in range(40):
         processor.take([Reading(str(number), 1_790_000_000 + number, 9.0)])
-    assert len({key for _, key, _, _ in processor.store.remembered()}) == 9
+    assert len({key for _, key, _, _ in processor.state.remembered()}) == 9
     processor.store.close()
 
 

@@ -36,7 +36,7 @@ from processor.replay_run import play, replay_recording
 from processor.settings import Settings, build
 from processor.sizing import WindowSize
 from processor.store import Changes
-from processor.types import NS, DeadLetter, Message, Pixels, Predictions, Reason, Sample
+from processor.types import MODEL_SLOT, NS, DeadLetter, Message, Pixels, Predictions, Reason, Sample
 from tests import models
 from tests.images import encoded, noise, photograph, prepared
 from tests.unit.test_journal import opened
@@ -289,13 +289,14 @@ def test_the_windows_hold_no_pixels(directory: Path, model: OnnxModel) -> None:
     for part in (messages[:4], messages[4:5], messages[5:]):
         with opened(directory / "state") as store:
             windows = make_windows(settings)
-            journal = Journal(windows, "same", store)
+            journal = Journal(windows, "same", store.slot(MODEL_SLOT))
             subject = build_computation(settings, model, validate_filter(KEEP_ALL), windows=windows).computation
             outcome = subject.run(part)
             changes = Changes(samples=outcome.outgoing)
-            journal.record(changes, outcome.taken.readings.slots, outcome.past)
-            assert changes.journal is not None
-            assert len(changes.journal[1]) == 24 * len(part)
+            own = changes.of(MODEL_SLOT)
+            journal.record(own, outcome.taken.readings.slots, outcome.past)
+            assert own.journal is not None
+            assert len(own.journal[1]) == 24 * len(part)
             store.commit(changes, 0)
             samples += outcome.outgoing
     assert samples == expected
@@ -378,7 +379,7 @@ def test_another_window_size_is_not_possible(settings: Settings, model: OnnxMode
         sizes = WindowSize(
             configured=1,
             computation=subject,
-            journal=Journal(subject.windows, "same", store),
+            journal=Journal(subject.windows, "same", store.slot(MODEL_SLOT)),
             open_model=lambda size: open_model(settings.with_window_size(size)),
             signature=str,
         )

@@ -18,9 +18,10 @@ from processor.decoders.groups import Groups, Joined
 from processor.decoders.join import JoinDecoder
 from processor.intake import Intake
 from processor.memories import Remembered
+from processor.slot_state import SlotChanges
 from processor.source_sections import Source
-from processor.store import Changes, Store
-from processor.types import NS, Message
+from processor.store import Store
+from processor.types import MODEL_SLOT, NS, Message
 from processor.windows import Shape, WindowBuffer
 from tests.formats import example
 from tests.unit.decoding import ENCODERS, NOW, STEP, made, run, told
@@ -394,12 +395,12 @@ def test_a_processor_that_is_killed_goes_on_with_half_a_reading(tmp_path: Path) 
 
     def intake(store: Store) -> Intake:
         one = Intake([source], [decoder(source)], WindowBuffer(Shape(1, 1, 2), 10), "mlade")
-        one.memory.restore([Remembered(*row) for row in store.remembered()])
+        one.memory.restore([Remembered(*row) for row in store.slot(MODEL_SLOT).remembered()])
         return one
 
     def take(store: Store, one: Intake, *sent: tuple[str, object]) -> list[Any]:
         taken = one.take([Message(topic, json.dumps(value).encode(), arrival=NOW) for topic, value in sent])
-        store.commit(Changes(remembered=one.memory.changes()), 0)
+        store.slot(MODEL_SLOT).commit(SlotChanges(remembered=one.memory.changes()))
         return [taken.readings.values.tolist(), [letter.reason for letter in taken.dead_letters]]
 
     def opened() -> Store:

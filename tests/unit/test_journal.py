@@ -16,7 +16,7 @@ from processor import journal
 from processor.admission import Bounds
 from processor.journal import Journal
 from processor.store import Changes, Store
-from processor.types import NS, Readings, StreamName, Windows
+from processor.types import MODEL_SLOT, NS, Readings, StreamName, Windows
 from processor.windows import Shape, WindowBuffer
 
 Batch = list[tuple[int, int]]  # stream, time
@@ -35,7 +35,7 @@ class Line:
 
     def __init__(self, shape: Shape, max_streams: int, store: Store | None, signature: str = "same") -> None:
         self.windows = WindowBuffer(shape, max_streams)
-        self.journal = None if store is None else Journal(self.windows, signature, store)
+        self.journal = None if store is None else Journal(self.windows, signature, store.slot(MODEL_SLOT))
         self.store = store
 
     def take(self, batch: Batch) -> Windows:
@@ -49,7 +49,7 @@ class Line:
         windows, _, past = self.windows.append(readings)
         if self.store is not None and self.journal is not None:
             changes = Changes()
-            self.journal.record(changes, readings.slots, past)
+            self.journal.record(changes.of(MODEL_SLOT), readings.slots, past)
             self.store.commit(changes, 0)
         self.windows.release()
         return windows
@@ -110,7 +110,7 @@ def test_the_journal_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.
         line.take([(9, 1), (9, 2), (9, 3)])
         for number in range(2000):
             line.take([(1, number), (2, number)])
-        _, snapshots, rows = store.windows()
+        _, snapshots, rows = store.slot(MODEL_SLOT).windows()
         assert sum(len(past) for _, past in rows) < 20_000
         assert [snapshot.stream for snapshot in snapshots] == [1]
         assert np.frombuffer(snapshots[0].numbers, "<i8").tolist() == [0, 1, 2]  # how far to look back depends on them
@@ -136,7 +136,7 @@ def test_single_readings_are_not_journaled(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         line = Line(Shape(1, 1, 2, None), 10, store)
         assert len(line.take([(1, 1), (2, 1), (1, 2)])) == 3
-        streams, _, rows = store.windows()
+        streams, _, rows = store.slot(MODEL_SLOT).windows()
         assert not streams
         assert not list(rows)
 

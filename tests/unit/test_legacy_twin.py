@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from processor.settings import HubLegacy
+from processor.types import MODEL_SLOT
 from tests.cloud import Hub
 from tests.unit.test_pipeline import Line, reading
 from tests.unit.test_twin import A, B, desire, in_force, topic
@@ -116,7 +117,7 @@ def test_another_window_size_begins_the_windows_anew(tmp_path: Path) -> None:
     line.play([reading(n) for n in range(1, 4)], desire(hub, ADInputLength=12, filter=A), [])
     assert hub.reported["window"] == {"size": 12}
     assert hub.reported["legacy"] == {"status": "applied", "errors": []}
-    assert line.store.windows()[0] == []
+    assert line.store.slot(MODEL_SLOT).windows()[0] == []
     line.play([reading(n) for n in range(4, 40)])
     line.play(desire(hub, complete=False, ADInputLength=None), [], [reading(n) for n in range(40, 43)])
     # Of size 2 and step 2; then of size 12, every second reading; then of size 2 again.
@@ -133,8 +134,8 @@ def test_a_window_size_survives_a_restart(tmp_path: Path) -> None:
     line = Line(tmp_path, legacy=FIELD)
     line.play(desire(Hub(line.link), ADInputLength=12), [], [reading(n) for n in range(1, 9)])
     assert line.store.meta("twin")["window_size"] == 12
-    assert line.store.meta("windows") == "windows of 12"
-    assert sum(1 for _ in line.store.windows()[2]) == 1
+    assert line.store.slot(MODEL_SLOT).meta("windows") == "windows of 12"
+    assert sum(1 for _ in line.store.slot(MODEL_SLOT).windows()[2]) == 1
 
 
 def test_a_window_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from processor.exchange.opening import Opened
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
+from processor.lanes import Lane
 from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Remembered
 from processor.metrics import Metrics
@@ -39,15 +40,17 @@ from processor.selection import Selection
 from processor.session import BrokerSession
 from processor.settings import HubLegacy
 from processor.sizing import WindowSize
+from processor.slot_state import SlotChanges
 from processor.source_sections import Source
 from processor.steering import Steering
 from processor.store import Store
 from processor.twin import Twin
-from processor.types import NS, Floats, Message, OutputKind, Predictions
+from processor.types import MODEL_SLOT, NS, Floats, Message, OutputKind, Predictions
 from processor.windows import Shape, WindowBuffer
 from tests import sparkplug
 
 START = 1_790_000_000
+STEERED = ("filter", "command", "model")
 IMU = {"name": "imu", "topics": ["imu/+"], "fields": ["x"], "time": "t"}
 ROOMY = Bounds(1 << 30, 7 * 86400 * NS, "block")
 FULL = Bounds(1, 7 * 86400 * NS, "block")  # after the first sample
@@ -139,12 +142,13 @@ class Line:
         clock = SystemClock()
         age = AgeClock(clock, None, 7 * 86400 * NS)
         self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"])
+        state = self.store.slot(MODEL_SLOT)
         configured = [Source.model_validate(one) for one in sources]
         windows = WindowBuffer(Shape(2, 2, 1, None), 100)
-        journal = Journal(windows, "shape", self.store)
+        journal = Journal(windows, "shape", state)
         document = validate_filter({"rules": [{"name": "all"}]})
-        self.control = FilterControl(document, b"file", lambda _: (), self.store.meta("filter"), clock.wall())
-        self.store.remember({"filter": self.control.memory()})
+        self.control = FilterControl(document, b"file", lambda _: (), state.meta("filter"), clock.wall())
+        state.commit(SlotChanges(meta={"filter": self.control.memory()}))
         model, metrics = EvenModel(), self.metrics
         fields = [(one.name, one.fields) for one in configured]
 
@@ -162,25 +166,21 @@ class Line:
         )
         self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
-        reporting = Reporting(
+        configuration = settings.build(
+            {"id": "line-1", "sources": list(sources), "model": {"path": "even.onnx"}, "filter": {"rules": []}},
+            directory,
+        )
+        in_force = InForce.of(Opened(configuration, model, model.sha256), None, "")
+        self.models = ModelControl(configuration, in_force, state.meta("model"), clock.wall(), wanted=None)
+        self.loader = Loader(MODEL_SLOT, self.computation.recent, lambda: None)
+        lane = Lane(
+            name="default",
             root="mlade/line-1",
-            source=self.source,
             computation=self.computation,
             filters=self.control,
-            store=self.store,
-            deliveries=[],
-            metrics=metrics,
-            clock=clock,
-            source_names=[one.name for one in configured],
-            fields=[],
-            publish_inference=outputs,
-            publish_every=3600,
-            extra=dict,
-            outputs=self.link if outputs else None,
-        )
-        twin = Twin(
-            link=self.link,
-            filters=self.control,
+            models=self.models,
+            make_selection=make_selection,
+            journal=journal,
             sizes=WindowSize(
                 configured=2,
                 computation=self.computation,
@@ -188,34 +188,34 @@ class Line:
                 open_model=self.open_model,
                 signature="windows of {}".format,
             ),
-            legacy=legacy,
-            model=lambda: self.computation.model,
-            kept=self.store.meta("twin"),
+            source_names=[one.name for one in configured],
+            fields=[],
         )
-        configuration = settings.build(
-            {"id": "line-1", "sources": list(sources), "model": {"path": "even.onnx"}, "filter": {"rules": []}},
-            directory,
-        )
-        opened = Opened(configuration, model, model.sha256)
-        self.models = ModelControl(
-            configuration, InForce.of(opened, None, ""), self.store.meta("model"), clock.wall(), wanted=None
-        )
-        self.loader = Loader(self.computation.recent, lambda: None)
-        exchange = Exchange(
+        reporting = Reporting(
             root="mlade/line-1",
             source=self.source,
-            control=self.models,
+            lanes=[lane],
+            store=self.store,
+            deliveries=[],
+            metrics=metrics,
+            clock=clock,
+            publish_inference=outputs,
+            publish_every=3600,
+            extra=dict,
+            outputs=self.link if outputs else None,
+        )
+        twin = Twin(link=self.link, lane=lane, legacy=legacy, kept=self.store.meta("twin"))
+        exchange = Exchange(
+            lane=lane,
+            source=self.source,
             loader=self.loader,
-            computation=self.computation,
-            filters=self.control,
-            make_selection=make_selection,
             problems=partial(model_problems, configuration),
             metrics=metrics,
             clock=clock,
             report=twin.report,
         )
         commands = Commands(
-            computation=self.computation,
+            lanes=[lane],
             store=self.store,
             deliveries=[],
             reporting=reporting,
@@ -227,11 +227,9 @@ class Line:
             processor="line-1",
             source=self.source,
             link=self.link,
-            computation=self.computation,
-            filters=self.control,
+            lanes=[lane],
+            exchanges=[exchange],
             twin=twin,
-            exchange=exchange,
-            make_selection=make_selection,
             store=self.store,
             commands=commands,
             metrics=metrics,
@@ -239,16 +237,13 @@ class Line:
             clock=clock,
             age=age,
             session=BrokerSession(None, [], wanted=True, metrics=metrics),
-            subscriptions={
-                f"mlade/line-1/{name}": number for number, name in enumerate(("filter", "command", "model"), 1)
-            },
+            subscriptions={f"mlade/line-1/{name}": number for number, name in enumerate(STEERED, 1)},
         )
         self.pipeline = Pipeline(
             source=self.source,
             requests=[self.link.take, self.loader.take],
-            computation=self.computation,
+            lanes=[lane],
             store=self.store,
-            journal=journal,
             receipts=self.receipts,
             steering=steering,
             reporting=reporting,
@@ -494,7 +489,7 @@ class WatchedSource(ScriptedSource):
         """Note whether the node is known to the store."""
         super().publish(topic, payload, qos=qos, retain=retain, correlation=correlation)
         if topic.startswith("spBv1.0/"):
-            rows = [] if self.store is None else self.store.remembered()
+            rows = [] if self.store is None else self.store.slot(MODEL_SLOT).remembered()
             self.asked.append((topic, any(key.endswith("/decoder/g/n") for _, key, _, _ in rows)))
 
 
@@ -504,7 +499,7 @@ def test_what_is_asked_goes_out_when_its_cause_is_on_disk(tmp_path: Path) -> Non
         source = WatchedSource()
         line = Line(tmp_path, source=source, sources=({"name": "nodes", "format": "sparkplug", "fields": ["x"]},))
         source.store = line.store
-        rows = [Remembered(*row) for row in line.store.remembered() if row[0] == OF_SOURCES]
+        rows = [Remembered(*row) for row in line.store.slot(MODEL_SLOT).remembered() if row[0] == OF_SOURCES]
         line.computation._intake.memory.restore(rows)
         data = sparkplug.payload([sparkplug.metric("x", 5)], seq=1)
         line.play([Message("spBv1.0/g/NDATA/n", data, arrival=START * NS, connection=1)])

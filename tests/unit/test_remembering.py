@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from processor.admission import Bounds
 from processor.memories import Memories
 from processor.selection import Selection
-from processor.store import Changes, Store
-from processor.types import NS, OutputKind, Reason
+from processor.slot_state import SlotChanges
+from processor.store import Store
+from processor.types import MODEL_SLOT, NS, OutputKind, Reason
 from tests.unit.naive_filter import NAMES, START, Case, Naive, Verdict
 from tests.unit.situations import identifier, judge_with, lines, selection_of, verdicts_of
 
@@ -39,12 +40,13 @@ class Processor:
     def start(self, filter_: Mapping[str, Any]) -> None:
         """Open the store and go on."""
         self.store = Store(self._directory, durability="normal", bounds=Bounds(1 << 20, NS, "drop_oldest"), bridges=[])
-        memories = Memories.kept(self.store.meta("memories"), self.store.remembered())
+        self.state = state = self.store.slot(MODEL_SLOT)
+        memories = Memories.kept(state.meta("memories"), state.remembered())
         self._use(selection_of(filter_, LABELS, memories))
 
     def _use(self, selection: Selection) -> None:
         self.selection = selection
-        self.store.remember({"memories": selection.memories.meta()})
+        self.state.commit(SlotChanges(meta={"memories": selection.memories.meta()}))
 
     def change(self, filter_: Mapping[str, Any]) -> None:
         """Put another filter in force."""
@@ -54,7 +56,7 @@ class Processor:
         """Judge a batch and commit what changed."""
         judgement = judge_with(self.selection, cases, "probabilities", LABELS, first=self._judged)
         self._judged += len(cases)
-        self.store.commit(Changes(remembered=self.selection.memories.changes()), 0)
+        self.state.commit(SlotChanges(remembered=self.selection.memories.changes()))
         return verdicts_of(judgement)
 
 
@@ -154,9 +156,9 @@ def test_a_change_of_the_condition_or_the_name_begins_anew(tmp_path: Path, other
     first = {"rules": [{"name": "a", "limit": {"max": 1, "per": "1h"}}]}
     processor = Processor(tmp_path, first)
     assert kept_by(processor.take(windows(0, 1))) == [0, -1]
-    assert len(processor.store.remembered()) == 2
+    assert len(processor.store.slot(MODEL_SLOT).remembered()) == 2
     processor.change({"rules": [other]})
-    assert processor.store.remembered() == []
+    assert processor.store.slot(MODEL_SLOT).remembered() == []
     assert kept_by(processor.take(windows(2))) == [0]
     processor.change(first)
     assert kept_by(processor.take(windows(3, 4))) == [0, -1]

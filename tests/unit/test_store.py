@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -333,28 +334,22 @@ def test_letters_are_read_in_pieces_that_hold_nothing_up(tmp_path: Path) -> None
 
 
 def test_an_older_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    """With all that it holds."""
-    store = open_store(tmp_path)
-    store.commit(
-        Changes(samples=[sample(1)], dead_letters=[DeadLetter("topic", 1, "json", "no", b"12345")], meta={"filter": 3}),
-        7,
-    )
-    store.close()
-    connection = sqlite3.connect(tmp_path / FILE_NAME)
-    connection.execute("UPDATE deadletters SET size = 5")  # version 1 counted the payload alone
-    connection.execute("DROP TABLE remembered")  # of version 3, as the column
-    connection.execute("ALTER TABLE snapshots DROP COLUMN numbers")
-    connection.execute("PRAGMA user_version = 1")
-    connection.commit()
-    connection.close()
-    store = open_store(tmp_path)
-    assert (peek(store), store.meta("filter"), store.totals.rows) == ([1], 3, 1)
-    store.close()
-    (letter,) = deadletters.read(tmp_path)
-    assert (letter.payload, letter.size) == (b"12345", 5 + len("topic") + len("no"))
-    connection = sqlite3.connect(tmp_path / FILE_NAME)
-    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
-    connection.close()
+    """A dead letter counts for all that it takes, not for its payload alone; a new file has the same tables."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    script = Path(__file__).parents[1] / "integration" / "states" / "schema_1.sql"
+    with closing(sqlite3.connect(old / FILE_NAME)) as connection:
+        connection.executescript(script.read_text())
+    tables = []
+    for directory in (old, new):
+        open_store(directory).close()
+        with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+            named = connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
+            tables.append([(name, connection.execute(f"PRAGMA table_info({name})").fetchall()) for (name,) in named])
+    assert tables[0] == tables[1]
+    (letter,) = deadletters.read(old)
+    text = "the payload is not JSON: Expecting value at character 0"
+    assert (letter.payload, letter.size) == (b"not JSON", 8 + len("older/imu") + len(text))
 
 
 def test_room_for_emptying_is_kept_back(tmp_path: Path) -> None:
