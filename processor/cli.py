@@ -21,7 +21,7 @@ import msgspec
 import typer
 
 from processor import __version__
-from processor.commands import recordings
+from processor.commands import live_model, recordings
 from processor.commands.dashboard import dashboard
 from processor.commands.discover import discover
 from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
@@ -44,6 +44,10 @@ filters = typer.Typer(
     help="Read, publish and follow the filter of a running processor.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(filters, name="filter")
+models = typer.Typer(
+    help="Read and change the model of a running processor.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(models, name="model")
 letters = typer.Typer(help="Look at what could not be processed.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(letters, name="deadletters")
 
@@ -147,6 +151,8 @@ app.command()(recordings.record)
 app.command()(recordings.replay)
 app.command()(recordings.suggest)
 app.command()(dashboard)
+models.command("get")(live_model.get_model)
+models.command("set")(live_model.set_model)
 
 
 @filters.command("get")

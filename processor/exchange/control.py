@@ -130,7 +130,7 @@ class ModelControl:
         if kept is None or (kept["in_force"]["source"], kept["in_force"]["model"]) != (
             in_force.source, in_force.model.sha256
         ):  # fmt: skip
-            self._put_in_force(in_force, in_force.source, now, Trial())
+            self._put_in_force(in_force, in_force.source, in_force.sha256, now, Trial())
         self._settled = self._settled | {"active": self._told(), "active_source": in_force.source}
         self.answer = self._settled
         if wanted is not None:
@@ -268,16 +268,17 @@ class ModelControl:
         """Put a model in force, or say why not; return it."""
         found = result.problems if isinstance(result, Failed) else problems(result.opened)
         if isinstance(result, Loaded) and not found:
-            self._put_in_force(
-                InForce.of(result.opened, request.document, request.sha256), request.kind, now, result.trial
-            )
+            document = request.document
+            sha256 = digest_of_configuration(self._settings) if document is None else request.sha256
+            in_force = InForce.of(result.opened, document, sha256)
+            self._put_in_force(in_force, request.kind, request.sha256, now, result.trial)
             return result.opened
         if isinstance(result, Loaded):
             self.refused = result.opened.digest
         self._reject(request.kind, request.sha256, found)
         return None
 
-    def _put_in_force(self, in_force: InForce, source: Kind, now: int, trial: Trial) -> None:
+    def _put_in_force(self, in_force: InForce, source: Kind, sha256: str, now: int, trial: Trial) -> None:
         self.in_force, self.refused = in_force, ""
         self.revision += 1
         model = in_force.model
@@ -297,7 +298,7 @@ class ModelControl:
                 "source": source,
                 "active_source": in_force.source,
                 "revision": self.revision,
-                "sha256": in_force.sha256,
+                "sha256": sha256,
                 "applied_at": timestamp(now),
                 "errors": [],
                 "active": self._told(),
