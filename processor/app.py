@@ -36,6 +36,7 @@ from processor.mqtt.sparkplug_host import SparkplugHost
 from processor.mqtt.subscriptions import Subscription
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
+from processor.registry import references
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
@@ -85,7 +86,6 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
     twin_memory = store.meta("twin")
     lane = open_lane(
-        settings,
         beginning,
         store.slot(MODEL_SLOT),
         window_size=twin_memory["window_size"] if twin_memory and settings.legacy else None,
@@ -135,7 +135,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         lane=lane,
         source=connection,
         loader=loader,
-        problems=partial(model_problems, settings),
+        problems=partial(model_problems, lane.models.settings),
         metrics=metrics,
         clock=clock,
         report=twin.report,
@@ -179,7 +179,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=min(batch.max_size, most_messages(settings)),
+        max_batch=min(batch.messages, most_messages(settings)),
         seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
         max_delay=batch.max_delay / NS,
     )
@@ -435,13 +435,13 @@ class App:
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
+    app = build(settings, stop.set)  # it may take long, and a signal ends us at once until that is done
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    app = build(settings, stop.set)
     log.info(
         "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
-        settings.id, len(settings.sources), settings.path(settings.model.path).name, len(settings.bridges),
-        settings.path(settings.state_dir),
+        settings.id, len(settings.sources), references.parse(settings.model.path).text.rpartition("/")[2],
+        len(settings.bridges), settings.path(settings.state_dir),
     )  # fmt: skip
     app.start()
     stop.wait()

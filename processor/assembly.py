@@ -20,6 +20,7 @@ from processor.intake import Intake
 from processor.legacy import as_filter
 from processor.memories import Memories, Remembered
 from processor.model.onnx_model import OnnxModel, load_model
+from processor.obtaining import obtain, remember
 from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
@@ -33,15 +34,30 @@ _PIXELS_AT_ONCE: Final = 32 << 20
 """Bytes."""
 
 
-def open_model(settings: Settings) -> OnnxModel:
-    """Load the configured model.
+def obtain_model(settings: Settings) -> tuple[Settings, OnnxModel]:
+    """Bring the configured model here, and load it.
+
+    Returns:
+        The settings, with the model's annotations where they say nothing themselves, and the model.
 
     Raises:
-        ModelError: it cannot be loaded, or does not fit what the sources give.
+        ModelError: it cannot be had or loaded, or does not fit what the sources give.
     """
+    obtained, _ = obtain(settings)
+    return obtained, open_model(obtained)
+
+
+def open_model(settings: Settings) -> OnnxModel:
+    """Load the configured model; it is fetched where `obtain` has not done so before.
+
+    Raises:
+        ModelError: it cannot be had or loaded, or does not fit what the sources give.
+    """
+    settings, fetched = obtain(settings)
     model, source = settings.model, settings.sources[0]
-    return load_model(
-        settings.path(model.path),
+    loaded = load_model(
+        fetched.path,
+        name=fetched.name,
         window_size=model.window.size,
         channels=source.channels,
         fields=source.fields,
@@ -56,7 +72,11 @@ def open_model(settings: Settings) -> OnnxModel:
         temperature=model.temperature,
         max_batch=model.batch.max_size,
         threads=model.threads,
+        providers=model.providers,
+        custom_ops=[settings.path(name) for name in model.custom_ops],
     )
+    remember(settings)
+    return loaded
 
 
 def signature(settings: Settings) -> str:

@@ -17,6 +17,8 @@ from processor.errors import ConfigurationError, FilterRejected, ModelError, Mod
 from processor.filter import FilterDocument, all_problems, to_plain
 from processor.model.onnx_model import OnnxModel
 from processor.mqtt.client import new_client
+from processor.obtaining import obtain
+from processor.registry.fetched import Fetched
 from processor.settings import BridgeSettings, FilesBridge, HubBridge, Settings, client_options, read_filter
 from processor.units import duration_text, size_text
 
@@ -56,7 +58,10 @@ def check(path: Path) -> Checked:
             problems += error.problems
             rejected = error.__cause__ if isinstance(error.__cause__, FilterRejected) else None
     fitting = settings or _model_settings(overlay.data, directory)
-    model = None if fitting is None else _open_model(fitting, problems)
+    model = None
+    if fitting is not None:
+        fitting, model = _open_model(fitting, problems)
+        settings = settings and fitting
     if fitting is not None and model is not None:
         fits = partial(filter_problems, fitting, model)
         found = all_problems(rejected, fits) if rejected else fits(document) if document else ()
@@ -94,23 +99,26 @@ def _model_settings(data: Mapping[str, Any], directory: Path) -> Settings | None
             readings.append({"format": "image", "image": source.get("image", {})})
         elif isinstance(source, dict) and "fields" in source:
             readings.append({"fields": source["fields"]})
+    state = {"state_dir": kept} if isinstance(kept := data.get("state_dir"), str) and kept else {}
     stand_ins = [{"name": f"s{n}", "topics": [f"t{n}"], **keys} for n, keys in enumerate(readings)]
     try:
         return configuration.build(
-            {"id": "check", "sources": stand_ins, "model": data.get("model"), "filter": {}}, directory
+            {**state, "id": "check", "sources": stand_ins, "model": data.get("model"), "filter": {}}, directory
         )
     except ConfigurationError:
         return None  # told already
 
 
-def _open_model(settings: Settings, problems: list[Problem]) -> OnnxModel | None:
+def _open_model(settings: Settings, problems: list[Problem]) -> tuple[Settings, OnnxModel | None]:
+    """Return the settings with their model obtained, and the model; None, and why, where it does not open."""
     try:
-        return open_model(settings)
+        settings, _ = obtain(settings)  # apart: what its annotations say counts even where it does not open
+        return settings, open_model(settings)
     except ModelMisfit as misfit:
         problems += misfit.problems
     except ModelError as error:
         problems.append(Problem("model.path", str(error)))
-    return None
+    return settings, None
 
 
 def report(checked: Checked) -> Iterator[tuple[str, str]]:
@@ -137,6 +145,8 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
     for heading, line in model.describe().items():
         if heading != "input":
             yield heading, line
+        if heading == "model" and settings.fetched is not None:
+            yield from _origin(settings.fetched)
     yield from _filter_lines(checked.filter)
     for bridge in settings.bridges:
         to = _other_side(bridge, settings)
@@ -147,6 +157,15 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
     until = f"{size_text(outbox.max_bytes)} or {duration_text(outbox.max_age)}, then {outbox.when_full}"
     yield "outbox", f"{settings.path(settings.state_dir)}, up to {until}"
     yield "http", settings.http.listen if settings.http else "off"
+
+
+def _origin(fetched: Fetched) -> Iterator[tuple[str, str]]:
+    """Say where a model comes from that is not on this machine."""
+    if fetched.reference.kind == "file":
+        return
+    yield "from", f"{fetched.reference.text}, {fetched.digest}, kept in {fetched.path.parent}"
+    if fetched.stale:
+        yield "", f"NOTE: it is the last good one, not what stands there now: {fetched.stale}"
 
 
 def _other_side(bridge: BridgeSettings, settings: Settings) -> str:

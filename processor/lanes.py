@@ -21,7 +21,6 @@ from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
-from processor.settings import Settings
 from processor.sizing import WindowSize
 from processor.slot_state import SlotState
 from processor.types import MODEL_SLOT
@@ -63,7 +62,6 @@ class Lane:
 
 
 def open_lane(
-    settings: Settings,
     beginning: Beginning,
     state: SlotState,
     *,
@@ -75,7 +73,6 @@ def open_lane(
     """Go on where an earlier run ended.
 
     Args:
-        settings: the configuration.
         beginning: the model and the filter in force.
         state: of its slot.
         window_size: readings in a window, as a twin had asked for; None: as configured.
@@ -83,7 +80,7 @@ def open_lane(
         copies: tells retained messages that were read before.
         held: returns the filters that a message may have a copy for.
     """
-    models, filters, opened = beginning
+    settings, models, filters, opened = beginning
     sized, model = resized(settings, models, opened, window_size)
     windows = make_windows(sized)
     windows.keep(LookBack(*(state.meta("look_back") or ())))

@@ -20,6 +20,7 @@ from processor.environment import Overlay, lay_over
 from processor.errors import ConfigurationError, FilterRejected, Problem
 from processor.filter import FilterDocument, parse_filter, validate_filter
 from processor.mqtt.client import Tls as TlsFiles
+from processor.registry.fetched import Fetched
 from processor.sections import (
     Broker,
     HttpSettings,
@@ -72,6 +73,7 @@ class Settings(Section):
     http: HttpSettings | None = Field(default=HttpSettings(), description="health and Prometheus metrics; null: none")
 
     _directory: Path = PrivateAttr(default_factory=Path)
+    _fetched: Fetched | None = PrivateAttr(default=None)
 
     @field_validator("topic_prefix")
     @classmethod
@@ -90,6 +92,25 @@ class Settings(Section):
         """Return the same settings with another `model.window.size`."""
         window = self.model.window.model_copy(update={"size": size})
         return self.model_copy(update={"model": self.model.model_copy(update={"window": window})})
+
+    @property
+    def fetched(self) -> Fetched | None:
+        """The model, where `obtaining.obtain` has brought it here."""
+        return self._fetched
+
+    def rebuilt(self, data: Mapping[str, Any]) -> Settings:
+        """Return settings of other data from the same place.
+
+        Raises:
+            ConfigurationError: with every problem.
+        """
+        return build(data, self._directory)
+
+    def with_fetched(self, fetched: Fetched | None) -> Settings:
+        """Return the same settings with their model."""
+        copy = self.model_copy()
+        copy._fetched = fetched  # noqa: SLF001 - of our own kind
+        return copy
 
     def path(self, name: str) -> Path:
         """Return a path of the file's as one that can be opened from anywhere."""

@@ -92,14 +92,13 @@ def replay(
 ) -> None:
     """Run the selection over a recording: what would be kept, and why the rest is not."""
     from processor import settings  # noqa: PLC0415
-    from processor.assembly import open_model  # noqa: PLC0415
+    from processor.assembly import obtain_model  # noqa: PLC0415
     from processor.replay_printing import show  # noqa: PLC0415
     from processor.replay_run import configured, read_candidates, replay_recording  # noqa: PLC0415
 
     if out is not None and len(filters or ()) > 1:
         raise typer.BadParameter("--out takes the samples of one filter; give --filter once")
-    loaded = settings.load(config)
-    model = open_model(loaded)
+    loaded, model = obtain_model(settings.load(config))
     candidates = read_candidates(loaded, model, filters) if filters else [configured(loaded, model, config.name)]
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
@@ -133,7 +132,7 @@ def suggest(
 ) -> None:
     """Print the filter whose band, or share, keeps about so many samples."""
     from processor import settings  # noqa: PLC0415
-    from processor.assembly import open_model  # noqa: PLC0415
+    from processor.assembly import obtain_model  # noqa: PLC0415
     from processor.recording import Reader  # noqa: PLC0415
     from processor.replay import Candidate, Replay  # noqa: PLC0415
     from processor.replay_printing import suggestion_lines  # noqa: PLC0415
@@ -145,8 +144,7 @@ def suggest(
         wanted = parse_target(target)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None
-    loaded = settings.load(config)
-    model = open_model(loaded)
+    loaded, model = obtain_model(settings.load(config))
     if filter_file is None:
         (candidate,) = (configured(loaded, model, config.name),)
     else:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from processor.assembly import Answers, filter_problems, legacy_problems
+from processor.assembly import Answers, filter_problems, legacy_problems, open_model
 from processor.control import FilterControl
 from processor.errors import ConfigurationError, ModelError, Problem
 from processor.exchange.control import InForce, ModelControl, Wanted, digest_of_configuration
-from processor.exchange.document import wanted
-from processor.exchange.opening import Opened, open_again, open_kept, open_wanted
+from processor.exchange.document import wanted, with_windows_of
+from processor.exchange.opening import Opened, open_kept, open_wanted
 from processor.filter import FilterDocument, validate_filter
+from processor.obtaining import obtain, obtain_last
 from processor.protocols import Model
+from processor.registry import references
 from processor.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 class Beginning(NamedTuple):
     """What the process starts with."""
 
+    settings: Settings
+    """The configuration, with what its model's annotations say where it says nothing."""
     models: ModelControl
     filters: FilterControl
     opened: Opened
@@ -39,25 +44,36 @@ def begin(settings: Settings, document: FilterDocument, text: bytes, meta: Calla
 
     Raises:
         ConfigurationError: filter, model and sources do not fit.
-        ModelError: the configuration's model is needed, and cannot be opened.
+        ModelError: the configuration's model is needed, and cannot be had or opened.
     """
-    kept = meta("filter")
-
-    def misfits(model: Model) -> Sequence[Problem]:
-        """Return why an operator's model cannot judge: neither the filter that was in force fits it, nor the file's."""
-        last = _filter_of(kept)
-        if last is not None and not filter_problems(settings, model, last):
-            return legacy_problems(settings, model)
-        return model_problems(settings, model, document)
-
-    models, opened = _begin_model(settings, meta("model"), misfits, now)
-    if models.in_force.source == "file" and (found := model_problems(settings, opened.model, document)):
-        raise ConfigurationError(found)
+    kept_filter, kept = meta("filter"), meta("model")
+    again = None if kept is None else _open_topics(settings, kept, partial(_misfits, document, kept_filter))
+    if again is not None:
+        obtained, opened, of_document, sha256 = again
+    else:
+        opened = _open_configured(settings, kept)
+        obtained, of_document, sha256 = opened.settings, None, digest_of_configuration(settings)
+        if found := model_problems(obtained, opened.model, document):
+            raise ConfigurationError(found)
+    in_force = InForce.of(opened, of_document, sha256)
+    models = ModelControl(
+        with_windows_of(settings, obtained), in_force, kept, now, wanted=_unfinished(kept, in_force)
+    )  # fmt: skip
 
     def check(candidate: FilterDocument) -> Sequence[Problem]:
-        return filter_problems(settings, models.in_force.model, candidate)
+        return filter_problems(models.settings, models.in_force.model, candidate)
 
-    return Beginning(models, FilterControl(document, text, check, kept, now), opened)
+    return Beginning(obtained, models, FilterControl(document, text, check, kept_filter, now), opened)
+
+
+def _misfits(
+    document: FilterDocument, kept: dict[str, Any] | None, settings: Settings, model: Answers
+) -> Sequence[Problem]:
+    """Return why an operator's model cannot judge: neither the filter that was in force fits it, nor the file's."""
+    last = _filter_of(kept)
+    if last is not None and not filter_problems(settings, model, last):
+        return legacy_problems(settings, model)
+    return model_problems(settings, model, document)
 
 
 def model_problems(settings: Settings, model: Answers, document: FilterDocument) -> Sequence[Problem]:
@@ -96,63 +112,65 @@ def reopen(models: ModelControl, size: int) -> Model:
     Raises:
         ModelError: it does not take them, or cannot be opened any more.
     """
-    now = models.in_force
-    return open_again(now.settings.with_window_size(size), now.file, now.digest).model
+    return open_model(models.in_force.settings.with_window_size(size))
 
 
-def _begin_model(
-    settings: Settings, kept: dict[str, Any] | None, problems: Callable[[Model], Sequence[Problem]], now: int
-) -> tuple[ModelControl, Opened]:
-    """Open the model that was in force; where that cannot be, the configuration's, and the other is tried again.
+class _OpenedAgain(NamedTuple):
+    """An operator's model that was in force."""
 
-    Args:
-        settings: the configuration.
-        kept: the control's `memory`; None at the first start.
-        problems: says why an operator's model cannot judge.
-        now: wall time, ns since the Unix epoch.
-    """
-    unfinished = None if kept is None or kept["wanted"] is None else Wanted(**kept["wanted"])
-    if kept is not None and (before := kept["in_force"])["source"] == "topic":
-        try:
-            opened = _open_again(wanted(before["document"], settings), before, problems)
-        except (ModelError, ConfigurationError) as error:
-            log.error(  # noqa: TRY400 - for an operator
-                "The topic's model (revision %d) cannot be used any more; the configuration's is in force, and the "
-                "other is tried again: %s", kept["revision"], "; ".join(str(error).splitlines()),
-            )  # fmt: skip
-            unfinished = unfinished or Wanted("topic", before["document"], before["sha256"])
-        else:
-            in_force = InForce.of(opened, before["document"], before["sha256"])
-            return ModelControl(settings, in_force, kept, now, wanted=unfinished), opened
-    digest = digest_of_configuration(settings)
-    last = {} if kept is None else kept["in_force"]
-    is_same = (last.get("source"), last.get("sha256")) == ("file", digest)
-    opened = (_open_copy(settings, last) if is_same else None) or open_wanted(settings)
-    if unfinished is not None and unfinished.source == "file":
-        unfinished = None
-    return ModelControl(settings, InForce.of(opened, None, digest), kept, now, wanted=unfinished), opened
+    obtained: Settings
+    opened: Opened
+    document: dict[str, Any]
+    sha256: str
 
 
-def _open_again(settings: Settings, before: dict[str, Any], problems: Callable[[Model], Sequence[Problem]]) -> Opened:
-    """Open an operator's model, from the copy that is kept of it where there is one.
-
-    Raises:
-        ModelError: it cannot be opened, or does not fit the filter in force.
-        ConfigurationError: as the latter.
-    """
-    opened = _open_copy(settings, before) or open_wanted(settings)
-    if found := problems(opened.model):
-        raise ConfigurationError(found)
-    return opened
-
-
-def _open_copy(settings: Settings, before: dict[str, Any]) -> Opened | None:
-    """Open the copy that is kept; None where there is none, or it is not what it was."""
-    if before["file"] is None:
+def _open_topics(
+    settings: Settings, kept: dict[str, Any], problems: Callable[[Settings, Answers], Sequence[Problem]]
+) -> _OpenedAgain | None:
+    """Open the operator's model that was in force; None where there was none, or that cannot be, which is logged."""
+    before = kept["in_force"]
+    if before["source"] != "topic":
         return None
     try:
-        opened = open_kept(settings, before["file"], before["digest"])
-    except ModelError as error:
-        log.warning("The copy of the model at %s cannot be used; it is fetched anew: %s", before["file"], error)
+        # For the windows, what the configuration's model says of them counts.
+        obtained = settings
+        if references.is_remote(settings.model.path):
+            obtained = (obtain_last(settings) or obtain(settings)).settings
+        own = wanted(before["document"], with_windows_of(settings, obtained))
+        opened = open_kept(own, before["key"], before["version"]) or open_wanted(own, or_last_good=True)
+        if found := problems(opened.settings, opened.model):
+            raise ConfigurationError(found)  # noqa: TRY301 - told with the others
+    except (ModelError, ConfigurationError) as error:
+        log.error(  # noqa: TRY400 - for an operator
+            "The topic's model (revision %d) cannot be used any more; the configuration's is in force, and the other "
+            "is tried again: %s", kept["revision"], "; ".join(str(error).splitlines()),
+        )  # fmt: skip
         return None
-    return opened if opened.model.sha256 == before["model"] else None
+    return _OpenedAgain(obtained, opened, before["document"], before["sha256"])
+
+
+def _open_configured(settings: Settings, kept: dict[str, Any] | None) -> Opened:
+    """Open the configuration's model; the one that was in force, where the configuration is as it was.
+
+    Raises:
+        ModelError: it cannot be had or opened.
+    """
+    before = {} if kept is None else kept["in_force"]
+    if before and (before["source"], before["sha256"]) == ("file", digest_of_configuration(settings)):
+        opened = open_kept(settings, before["key"], before["version"])
+        if opened is not None:
+            return opened
+    return open_wanted(settings, or_last_good=True)
+
+
+def _unfinished(kept: dict[str, Any] | None, in_force: InForce) -> Wanted | None:
+    """Return what was to be loaded when the last run ended; also what was in force then and is not any more."""
+    if kept is None:
+        return None
+    last, before = kept["wanted"], kept["in_force"]
+    if last is not None:
+        one = Wanted(**last)
+        return None if one.source == in_force.source == "file" else one
+    if before["source"] == "topic" and in_force.source == "file":
+        return Wanted("topic", before["document"], before["sha256"])
+    return None

@@ -11,15 +11,17 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from processor.errors import ConfigurationError, Problem
 from processor.events import timestamp
 from processor.exchange.document import configured, parse_model, wanted
-from processor.exchange.loader import Arrival, Away, Failed, Kind, Loaded, Moved, Request, Unchanged
+from processor.exchange.loader import Arrival, Away, Failed, Kind, Loaded, Moved, Request, Result, Unchanged
 from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
+from processor.registry.fetched import Fetched
 from processor.settings import Settings
 from processor.types import OutputKind
 
@@ -47,8 +49,7 @@ class InForce:
     Attributes:
         model: what there is to say of it.
         settings: the configuration with the model's own keys.
-        digest: of what its path led to.
-        file: of the copy that is kept of it; None where the path is a file here.
+        fetched: the file that it was opened from.
         source: the configuration or an operator's document.
         document: the latter; None: there is none.
         sha256: of the document as it came; that of the configuration's keys where there is none.
@@ -56,8 +57,7 @@ class InForce:
 
     model: Facts
     settings: Settings
-    digest: str
-    file: str | None
+    fetched: Fetched
     source: ModelSource
     document: dict[str, Any] | None
     sha256: str
@@ -68,7 +68,7 @@ class InForce:
         model = opened.model
         facts = Facts(model.name, model.sha256, model.kind, model.labels)
         source: ModelSource = "file" if document is None else "topic"
-        return cls(facts, opened.settings, opened.digest, opened.file, source, document, sha256)
+        return cls(facts, opened.settings, opened.fetched, source, document, sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +88,25 @@ class Change:
         swap: the model that is to be in force; None: the one that is.
         memory: what has to be on disk first; None when that is there already.
         install: makes it so.
+        rejected: whether something is rejected by it.
     """
 
     swap: Opened | None
     memory: dict[str, Any] | None
     install: Callable[[], None]
+    rejected: bool = False
 
 
 class ModelControl:
     """Decides which model is in force.
 
     Attributes:
+        settings: the configuration, with the windows that every model gets.
         in_force: the model that judges.
         revision: grows by one with each swap; persistent.
         pending: what the loader should be working on; None: nothing.
         answer: the last answer, as it stands on `model/state`.
-        refused: digest of what the path in force leads to, and which was rejected; empty: none was.
+        refused: version of what the path in force leads to, and which was rejected; empty: none was.
     """
 
     def __init__(
@@ -112,13 +115,13 @@ class ModelControl:
         """Start, or go on where an earlier run ended.
 
         Args:
-            settings: the configuration.
+            settings: the configuration, with the windows that every model gets.
             in_force: the model, which fits the filter in force.
             kept: what `memory` returned last.
             now: wall time, ns since the Unix epoch.
             wanted: what was not loaded yet.
         """
-        self._settings = settings
+        self.settings = settings
         self.in_force = in_force
         self.revision = 0
         self.pending: Request | None = None
@@ -154,19 +157,19 @@ class ModelControl:
             return Change(None, None, _nothing)
         later = copy(self)
         later._consider(payload, digest, problems, user)  # noqa: SLF001 - a copy of ourselves
-        return Change(None, later.memory(), lambda: self._become(later))
+        return Change(None, later.memory(), lambda: self._become(later), later.answer["status"] == "rejected")
 
-    def look_again(self, kind: Kind, digest: str = "") -> None:
+    def look_again(self, kind: Kind, version: str = "") -> None:
         """Have what the path in force leads to now loaded, where that is another model. Nothing of it lasts.
 
         Args:
             kind: who wants it, `refresh` or `command`.
-            digest: what it leads to, where that is known.
+            version: of what it leads to, where that is known.
         """
         now = self.in_force
-        self.refused = digest or self.refused  # until it is loaded
+        self.refused = version or self.refused  # until it is loaded
         self.pending = Request(
-            kind, now.settings, now.sha256, now.document, known=now.digest, in_force=now.model.sha256
+            kind, now.settings, now.sha256, now.document, known=now.fetched.version, in_force=now.model.sha256
         )
         self._tell("loading", self.pending)
 
@@ -180,9 +183,9 @@ class ModelControl:
         """
         request, result = arrival.request, arrival.result
         if isinstance(result, Moved):
-            if self.pending is not None or result.digest in (self.in_force.digest, self.refused):
-                return Change(None, None, _nothing)
-            return Change(None, None, lambda: self.look_again("refresh", result.digest))
+            is_news = self.pending is None and result.version not in (self.in_force.fetched.version, self.refused)
+            install = partial(self.look_again, "refresh", result.version) if is_news else _nothing
+            return Change(None, None, install)
         if request is None or request is not self.pending:  # another was wanted meanwhile
             return Change(None, None, _nothing)
         later = copy(self)
@@ -190,12 +193,11 @@ class ModelControl:
             later._wait_for(request, result.reason)  # noqa: SLF001 - a copy of ourselves
             return Change(None, None, lambda: self._become(later))
         later.pending = None
-        if isinstance(result, Unchanged | Away):
-            later.answer = later._settled  # noqa: SLF001 - as above
-            later.refused = ""  # it is looked at again
-            return Change(None, None, lambda: self._become(later))
+        if isinstance(result, Unchanged | Away) or self._is_same(request, result):
+            later._leave(result)  # noqa: SLF001 - as above
+            return Change(None, later.memory(), lambda: self._become(later))
         swap = later._conclude(request, result, now, problems)  # noqa: SLF001 - as above
-        return Change(swap, later.memory(), lambda: self._become(later))
+        return Change(swap, later.memory(), lambda: self._become(later), swap is None)
 
     def memory(self) -> dict[str, Any]:
         """Return what has to survive a restart, as JSON holds it."""
@@ -210,8 +212,8 @@ class ModelControl:
                 "document": now.document,
                 "sha256": now.sha256,
                 "model": now.model.sha256,
-                "digest": now.digest,
-                "file": now.file,
+                "version": now.fetched.version,
+                "key": now.fetched.key,
             },
             "wanted": lasting and {"source": lasting.kind, "document": lasting.document, "sha256": lasting.sha256},
         }
@@ -220,7 +222,7 @@ class ModelControl:
         self.__dict__.update(later.__dict__)
 
     def _wish(self, document: dict[str, Any] | None) -> Settings:
-        return wanted(document, self._settings)
+        return wanted(document, self.settings)
 
     def _consider(self, payload: bytes, digest: str, problems: Sequence[Problem], user: str | None) -> None:
         """Begin to load, or reject, a document that is new; what is under way for an older one is dropped."""
@@ -232,7 +234,7 @@ class ModelControl:
             self._reject("topic", digest, problems)
             return
         try:
-            document = parse_model(payload, self._settings)
+            document = parse_model(payload, self.settings)
         except ConfigurationError as error:
             self._reject("topic", digest, error.problems)
             return
@@ -262,6 +264,19 @@ class ModelControl:
         if told != self.answer["errors"]:
             log.warning("A model cannot be had now and is tried again, the model in force stays: %s", reason)
 
+    def _is_same(self, request: Request, result: Loaded | Failed) -> bool:
+        """Whether who looked again found the same model, touched or under another tag."""
+        if request.is_lasting or isinstance(result, Failed):
+            return False
+        now, found = self.in_force, result.opened
+        return (found.model.sha256, configured(found.settings)) == (now.model.sha256, configured(now.settings))
+
+    def _leave(self, result: Result) -> None:
+        """Leave everything as it was before somebody looked again, where what was found is the same, or nothing."""
+        if isinstance(result, Loaded):
+            self.in_force = replace(self.in_force, fetched=result.opened.fetched)
+        self.answer, self.refused = self._settled, ""
+
     def _conclude(
         self, request: Request, result: Loaded | Failed, now: int, problems: Callable[[Opened], Sequence[Problem]]
     ) -> Opened | None:
@@ -269,12 +284,12 @@ class ModelControl:
         found = result.problems if isinstance(result, Failed) else problems(result.opened)
         if isinstance(result, Loaded) and not found:
             document = request.document
-            sha256 = digest_of_configuration(self._settings) if document is None else request.sha256
+            sha256 = digest_of_configuration(self.settings) if document is None else request.sha256
             in_force = InForce.of(result.opened, document, sha256)
             self._put_in_force(in_force, request.kind, request.sha256, now, result.trial)
             return result.opened
         if isinstance(result, Loaded):
-            self.refused = result.opened.digest
+            self.refused = result.opened.fetched.version
         self._reject(request.kind, request.sha256, found)
         return None
 
@@ -313,7 +328,7 @@ class ModelControl:
             "name": now.model.name,
             "path": now.settings.model.path,
             "sha256": now.model.sha256,
-            "digest": now.digest,
+            "digest": now.fetched.digest,
             "kind": now.model.kind,
             "labels": list(now.model.labels[:_MOST_LABELS]),
             "document": now.document,

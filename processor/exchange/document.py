@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from processor.document import describe, parse, problems_of
 from processor.errors import ConfigurationError, Problem
 from processor.filter import MAX_BYTES
+from processor.registry import references
 from processor.sections import ModelSettings
 from processor.settings import Settings
 
@@ -53,10 +54,13 @@ def wanted(document: Mapping[str, Any] | None, settings: Settings) -> Settings:
     problems = [Problem(key, _WHY_FIXED.get(key, _FIXED)) for key in fixed]
     section = None
     try:
-        section = ModelSettings.model_validate({key: document[key] for key in document if key not in fixed})
+        registry = settings.model.registry.model_dump(exclude_unset=True)
+        section = ModelSettings.model_validate(
+            {"registry": registry, **{key: document[key] for key in document if key not in fixed}}
+        )
     except ValidationError as error:
         problems += problems_of(error)
-    if section is not None and not settings.path(section.path).is_relative_to(settings.path(".")):
+    if section is not None and not _is_allowed(section.path, settings):
         problems.append(
             Problem(
                 "path", f"found {describe(section.path)}, expected a file in the configuration's folder or below it"
@@ -68,6 +72,19 @@ def wanted(document: Mapping[str, Any] | None, settings: Settings) -> Settings:
     return settings.model_copy(update={"model": settings.model.model_copy(update=given)})
 
 
+def _is_allowed(path: str, settings: Settings) -> bool:
+    """Whether a path leads elsewhere, or to a file in the configuration's folder or below."""
+    return references.is_remote(path) or settings.path(path).is_relative_to(settings.path("."))
+
+
 def configured(settings: Settings) -> dict[str, Any]:
-    """Return what the configuration says of the keys that may change, as JSON holds it, to be compared."""
-    return settings.model.model_dump(mode="json", include=set(LIVE))
+    """Return what the configuration says of which model it is, as JSON holds it, to be compared."""
+    return settings.model.model_dump(mode="json", include={*LIVE, "registry"})
+
+
+def with_windows_of(settings: Settings, other: Settings) -> Settings:
+    """Return a configuration whose windows are another's, whatever the annotations of models to come say."""
+    size, step = other.model.window.size, other.model.window.step
+    window = settings.model.window.model_copy(update={"size": size, "step": step})
+    changed = settings.model_copy(update={"model": settings.model.model_copy(update={"window": window})})
+    return changed.with_fetched(None)

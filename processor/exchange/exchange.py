@@ -10,13 +10,15 @@ import msgspec
 
 from processor import own_topics
 from processor.errors import Problem
-from processor.exchange.loader import Arrival, Away, Loaded, Loader, Unchanged, Watch
+from processor.exchange.control import Change
+from processor.exchange.loader import Arrival, Away, Loader, Watch
 from processor.exchange.opening import Opened
 from processor.filter import FilterDocument
 from processor.lanes import Lane
 from processor.metrics import Metrics
 from processor.mqtt.properties import properties
 from processor.protocols import Clock, Model, Source
+from processor.registry.fetched import PREFIX
 from processor.slot_state import SlotChanges
 from processor.store import Changes
 from processor.types import Message
@@ -81,7 +83,9 @@ class Exchange:
         self._report = report
         self._askers: list[_Asker] = []
         self._show()
-        self._watch()
+        # The copy that is kept was opened: meanwhile its path may lead elsewhere.
+        self._watch(now=bool(lane.models.in_force.fetched.key))
+        loader.tidy(lane.models.settings, lane.models.in_force.fetched)
         if lane.models.pending is not None:
             loader.ask(lane.models.pending, self._window_size)
 
@@ -103,7 +107,7 @@ class Exchange:
         def install() -> None:
             self._carry_out(change.install)
             if change.memory is not None:
-                self._count_rejection()
+                self._metrics.add("model_rejected", change.rejected)
                 self._tell_askers("a newer document on the model topic came before it was loaded")
 
         return self._changes({} if change.memory is None else {"model": change.memory}), install
@@ -134,10 +138,10 @@ class Exchange:
             if swap is not None:
                 self._show()
                 self._report()
-            elif change.memory is not None:
-                self._count_rejection()
+                self._loader.tidy(self._control.settings, swap.fetched)
+            self._metrics.add("model_rejected", change.rejected)
             if is_wanted and self._control.pending is None:
-                self._answer_askers(arrival)
+                self._answer_askers(arrival, change)
 
         return self._changes(meta), install
 
@@ -176,40 +180,38 @@ class Exchange:
         self._watch()
         self.publish_state()
 
-    def _watch(self) -> None:
-        control = self._control
-        settings = control.in_force.settings
-        known = frozenset({control.in_force.digest, control.refused})
-        self._loader.watch(None if settings.model.refresh is None else Watch(settings, known))
+    def _watch(self, *, now: bool = False) -> None:
+        control, in_force = self._control, self._control.in_force
+        self._loader.watch(Watch(in_force.settings, frozenset({in_force.fetched.version, control.refused})), now=now)
 
     def _show(self) -> None:
         model = self._control.in_force.model
         self._metrics.set_only("model_info", 1, model.name, model.sha256)
         self._metrics.set("model_revision", self._control.revision)
 
-    def _count_rejection(self) -> None:
-        if self._control.answer["status"] == "rejected":
-            self._metrics.add("model_rejected")
-
     def _find_problems(self, opened: Opened) -> Sequence[Problem]:
-        return self._problems(opened.model, self.lane.filters.active)
+        found = list(self._problems(opened.model, self.lane.filters.active))
+        annotated = opened.fetched.annotations.get(f"{PREFIX}window.size")
+        sizes = self.lane.sizes
+        if annotated is not None and sizes.current == sizes.configured and annotated != str(sizes.current):
+            message = f"the model is for {annotated} readings, and windows have {sizes.current} and keep them"
+            found.append(Problem("window.size", f"{message}; set model.window.size in the configuration, and restart"))
+        return found
 
-    def _answer_askers(self, arrival: Arrival) -> None:
+    def _answer_askers(self, arrival: Arrival, change: Change) -> None:
         """Say to those who sent `reload_model` what became of it."""
         control, result = self._control, arrival.result
         model = control.in_force.model
         body = {
             "status": "ok",
-            "changed": False,
+            "changed": change.swap is not None,
             "model": {"name": model.name, "sha256": model.sha256},
             "revision": control.revision,
         }
         status = _OK
         if isinstance(result, Away):
             status, body = _LATER, _error(result.reason)
-        elif isinstance(result, Loaded) and control.answer["status"] == "applied":
-            body["changed"] = True
-        elif not isinstance(result, Unchanged):
+        elif change.rejected:
             told = "; ".join(": ".join(filter(None, each.values())) for each in control.answer["errors"])
             status, body = _CONFLICT, _error(told)
         askers, self._askers = self._askers, []

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from processor.errors import ModelError, ModelMisfit, ModelUnavailable, Problem
-from processor.exchange.opening import Opened, current_digest, open_wanted
+from processor.exchange.opening import Opened, open_wanted
 from processor.exchange.recent import RecentWindows, Trial
+from processor.obtaining import current_version, prune
+from processor.registry.fetched import Fetched
 from processor.settings import Settings
 from processor.types import NS
 
@@ -36,7 +40,7 @@ class Request:
         settings: the configuration with the model's own keys.
         sha256: of the document as it came; that of the configuration's keys where there is none.
         document: as it was read; None: the configuration's.
-        known: digest of what is there already, for which nothing is loaded; None: it is loaded whatever it is.
+        known: version of what is there already, for which nothing is loaded; None: it is loaded whatever it is.
         in_force: SHA-256 of the model in force.
     """
 
@@ -77,9 +81,12 @@ class Away(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """What the path of the model in force leads to has another digest."""
+    """The path of the model in force leads to another model."""
 
-    digest: str
+    version: str
+
+
+Result = Loaded | Unchanged | Failed | Away | Moved
 
 
 class Arrival(NamedTuple):
@@ -90,14 +97,14 @@ class Arrival(NamedTuple):
     request: Request | None
     """None: nobody asked."""
     window_size: int
-    result: Loaded | Unchanged | Failed | Away | Moved
+    result: Result
 
 
 class Watch(NamedTuple):
     """A path that is looked at again and again."""
 
     settings: Settings
-    digests: frozenset[str]
+    versions: frozenset[str]
     """What is known of it: the model in force, and one that was refused."""
 
 
@@ -126,7 +133,8 @@ class Loader:
         self._try_at = 0.0
         self._pause = _FIRST_PAUSE
         self._watch: Watch | None = None
-        self._look_at = 0.0
+        self._look_at = math.inf
+        self._tidying: tuple[Settings, Fetched] | None = None
         self._told = ""  # why a path could not be looked at
         self._inbox: Arrival | None = None
         self._stopping = False
@@ -144,13 +152,20 @@ class Loader:
             self._try_at, self._pause = 0.0, _FIRST_PAUSE
             self._news.notify()
 
-    def watch(self, watch: Watch | None) -> None:
-        """Look at a path from now on, as often as its settings say; None: at none."""
+    def watch(self, watch: Watch, *, now: bool = False) -> None:
+        """Look at a path from now on, as often as its settings say, and at once where that is wanted."""
         with self._news:
             if watch == self._watch:
                 return
             self._watch = watch
             self._set_next_look()
+            self._look_at = 0.0 if now else self._look_at
+            self._news.notify()
+
+    def tidy(self, settings: Settings, in_force: Fetched) -> None:
+        """Remove what was fetched and is not needed any more, when there is nothing else to do."""
+        with self._news:
+            self._tidying = (settings, in_force)
             self._news.notify()
 
     def take(self) -> Arrival | None:
@@ -168,38 +183,37 @@ class Loader:
     def run(self) -> None:
         """Work until stopped."""
         while (job := self._wait()) is not None:
-            if isinstance(job, Watch):
-                self._look(job)
-            else:
-                self._load(*job)
+            job()
 
-    def _wait(self) -> tuple[Request, int] | Watch | None:
+    def _wait(self) -> Callable[[], None] | None:
         """Wait for something to do; None: to stop."""
         with self._news:
             while not self._stopping:
                 now = time.monotonic()
-                if self._request is not None:
-                    if now >= self._try_at:
-                        return self._request, self._window_size
-                    self._news.wait(self._try_at - now)
-                elif self._watch is not None:
-                    if now >= self._look_at:
-                        self._set_next_look()
-                        return self._watch
-                    self._news.wait(self._look_at - now)
-                else:
-                    self._news.wait()
+                until = self._look_at if self._request is None else self._try_at
+                if now >= until:
+                    return self._next_job()
+                if self._tidying is not None:
+                    (settings, in_force), self._tidying = self._tidying, None
+                    return partial(prune, settings, [in_force])
+                self._news.wait(None if until == math.inf else until - now)
         return None
+
+    def _next_job(self) -> Callable[[], None]:
+        if self._request is not None:
+            return partial(self._load, self._request, self._window_size)
+        self._set_next_look()
+        return self._look
 
     def _load(self, request: Request, window_size: int) -> None:
         """Carry a request as far as it comes, and say how far that was, if it is still wanted."""
         settings = request.settings.with_window_size(window_size)
-        result: Loaded | Unchanged | Failed | Away
+        result: Result
         try:
-            if request.known is not None and current_digest(settings) == request.known:
+            if request.known is not None and current_version(settings) == request.known:
                 result = Unchanged()
             else:
-                opened = open_wanted(settings)
+                opened = open_wanted(settings, or_last_good=request.document is None and request.is_lasting)
                 trial = self._recent.attempt(opened.model, request.in_force)
                 result = Failed((_hopeless(trial),)) if trial.is_hopeless else Loaded(opened, trial)
         except ModelUnavailable as error:
@@ -219,30 +233,35 @@ class Loader:
             self._inbox = Arrival(self._lane, request, window_size, result)
         self._wake()
 
-    def _look(self, watch: Watch) -> None:
+    def _look(self) -> None:
         """Look whether a path leads elsewhere now."""
+        watch = self._watch
+        if watch is None:
+            return
         try:
-            digest = current_digest(watch.settings)
+            version = current_version(watch.settings)
         except ModelError as error:
             self.failures += 1
             if self._told != str(error):
                 self._told = str(error)
                 log.warning("The model's path could not be looked at, the model in force stays: %s", error)
+            with self._news:
+                if self._look_at == math.inf:  # it was to be looked at once, and that is still to do
+                    self._look_at = time.monotonic() + _jittered(_LONGEST_PAUSE)
             return
         if self._told:
             log.info("The model's path can be looked at again.")
             self._told = ""
         with self._news:
             busy = self._request is not None or self._inbox is not None
-            if busy or self._watch is not watch or digest in watch.digests:
+            if busy or self._watch is not watch or version in watch.versions:
                 return
-            self._inbox = Arrival(self._lane, None, 0, Moved(digest))
+            self._inbox = Arrival(self._lane, None, 0, Moved(version))
         self._wake()
 
     def _set_next_look(self) -> None:
         every = None if self._watch is None else self._watch.settings.model.refresh
-        if every is not None:
-            self._look_at = time.monotonic() + _jittered(every / NS)
+        self._look_at = math.inf if every is None else time.monotonic() + _jittered(every / NS)
 
 
 def _jittered(seconds: float) -> float:

@@ -35,6 +35,8 @@ from processor.metrics import Metrics
 from processor.pipeline import Pipeline
 from processor.protocols import Model
 from processor.receipts import Receipts
+from processor.registry import references
+from processor.registry.fetched import Fetched
 from processor.reporting import Reporting
 from processor.selection import Selection
 from processor.session import BrokerSession
@@ -170,7 +172,8 @@ class Line:
             {"id": "line-1", "sources": list(sources), "model": {"path": "even.onnx"}, "filter": {"rules": []}},
             directory,
         )
-        in_force = InForce.of(Opened(configuration, model, model.sha256), None, "")
+        fetched = Fetched(references.parse("even.onnx"), directory / "even.onnx", "sha256:0", "1")
+        in_force = InForce.of(Opened(configuration, model, fetched), None, "")
         self.models = ModelControl(configuration, in_force, state.meta("model"), clock.wall(), wanted=None)
         self.loader = Loader(MODEL_SLOT, self.computation.recent, lambda: None)
         lane = Lane(
