@@ -169,7 +169,12 @@ class ModelControl:
         now = self.in_force
         self.refused = version or self.refused  # until it is loaded
         self.pending = Request(
-            kind, now.settings, now.sha256, now.document, known=now.fetched.version, in_force=now.model.sha256
+            kind,
+            self._wish(now.document),
+            now.sha256,
+            now.document,
+            known=now.fetched.version,
+            in_force=now.model.sha256,
         )
         self._tell("loading", self.pending)
 
