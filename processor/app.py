@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from processor import bridges, own_topics, topics
@@ -135,7 +134,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         lane=lane,
         source=connection,
         loader=loader,
-        problems=partial(model_problems, lane.models.settings),
+        problems=model_problems,
         metrics=metrics,
         clock=clock,
         report=twin.report,

@@ -11,14 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from processor.answers import ask, join
 from processor.context import Beside, Context, needed
-from processor.errors import ModelError
 from processor.exchange.recent import RecentWindows
 from processor.intake import Intake, Taken, dead_letter
 from processor.memories import Remembered
 from processor.protocols import Model
 from processor.samples import Candidates
 from processor.selection import Judgement, Selection
+from processor.shadow.judge import Shadow
 from processor.types import (
     DeadLetter,
     Images,
@@ -73,6 +74,7 @@ class Computation:
     Attributes:
         windows: every stream's.
         model: judges windows.
+        shadow: judges a part of them beside it; None: there is none.
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
         recent: the newest windows, for who wants to try another model on them.
@@ -87,6 +89,7 @@ class Computation:
         model: Model,
         selection: Selection,
         revision: int,
+        shadow: Shadow | None = None,
         paused: bool = False,
         fields: Mapping[str, Sequence[str]],
         samples: bool = True,
@@ -100,12 +103,14 @@ class Computation:
             model: judges windows.
             selection: the filter in force.
             revision: the filter's.
+            shadow: judges a part of the windows beside the model; None: there is none.
             paused: whether every window is refused.
             fields: each source's, by its name.
             samples: whether accepted windows become samples; for who only counts, making them takes too long.
         """
         self.windows = windows
         self.model = model
+        self.shadow = shadow
         self.revision = revision
         self.paused = paused
         self.recent = RecentWindows()
@@ -133,19 +138,21 @@ class Computation:
         history, follow = needed(selection.document, self.windows.shape.step)
         return self.windows.looking_back(history, follow=follow)
 
-    def resize(self, size: int, model: Model) -> None:
-        """Have windows of another size, empty, and the model that judges them. Between two batches."""
+    def resize(self, size: int, model: Model, shadow: Shadow | None = None) -> None:
+        """Have windows of another size, empty, and the models that judge them. Between two batches."""
         self.windows.begin_anew(size)
         self.model = model
         self.recent.clear()
+        self.shadow = shadow
         context = self.selection.context
         if context is not None:
             context.retain(())
             context.use(self.selection.document, self.windows.shape)
 
-    def exchange(self, model: Model, selection: Selection) -> None:
-        """Have another model judge the windows to come, and the filter made ready for it. Between two batches."""
+    def exchange(self, model: Model, shadow: Shadow | None, selection: Selection) -> None:
+        """Have other models judge the windows to come, and the filter made ready for them. Between two batches."""
         self.model = model
+        self.shadow = shadow
         self.selection = selection
 
     def memory(self, selection: Selection) -> dict[str, Any]:
@@ -184,7 +191,7 @@ class Computation:
             pixels = readings.pixels[part]
             pixels = pixels if len(windows) == len(pixels) else pixels[completed_by]
             windows = replace(windows, images=Images(pixels, [messages[index].payload for index in origin.tolist()]))
-        predictions, failures = self._infer(windows)
+        predictions, failures = ask(self.model, windows.seen)
         dead_letters = taken.dead_letters if part.start == 0 else []
         if failures:
             dead_letters = dead_letters + [
@@ -192,6 +199,7 @@ class Computation:
                 for row, error in failures.items()
             ]
         found = self._candidates(windows, predictions, failures)
+        predictions = found.predictions
         self.recent.add(found.windows.seen, predictions, self.model.sha256)
         judgement = self.selection.judge(found.windows, predictions, found.names, found.uniform, paused=self.paused)
         rules = self.selection.document.rules
@@ -219,6 +227,8 @@ class Computation:
             judged = np.ones(len(windows), np.bool_)
             judged[list(failures)] = False
             windows = windows.take(np.flatnonzero(judged))
+        if self.shadow is not None:
+            predictions = self.shadow.judge(windows, predictions)
         names = {slot: name for slot in set(windows.slots.tolist()) if (name := self.windows.names[slot])}
         return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names)
 
@@ -276,9 +286,9 @@ class Computation:
         """Put windows that ended before samples, as far as their readings are known, into the places left for them."""
         rows = np.array([position for _, position, _, _ in wanted])
         known, windows = self.windows.earlier(rows, np.array([-beside.offset for *_, beside in wanted]))
-        predictions, failures = self._infer(windows)
+        predictions, failures = ask(self.model, windows.seen)
         found = self._candidates(windows, predictions, failures)
-        scores = self.selection.scores(predictions)
+        scores = self.selection.scores(found.predictions)
         left = [one for one, is_known in zip(wanted, known.tolist(), strict=True) if is_known]
         answered = [one for number, one in enumerate(left) if number not in failures]
         for row, (place, _, rule, beside) in enumerate(answered):
@@ -288,23 +298,6 @@ class Computation:
     def _beside(self, found: Candidates, row: int, rule: int, score: float | None, beside: Beside) -> Sample:
         explanation = self.selection.context_explanation(rule, score, self.revision, beside)
         return found.sample(row, self.selection.document.rules[rule], explanation)
-
-    def _infer(self, windows: Windows) -> tuple[Predictions, dict[int, ModelError]]:
-        """Return the model's answers, and by row what it said of windows that it gave none for."""
-        try:
-            return self.model.infer(windows.seen), {}
-        except ModelError as error:
-            if len(windows) == 1:
-                return self.model.infer(windows.seen[:0]), {0: error}
-        # One window of many upsets the model: find it, so that the others are judged.
-        answers = [self.model.infer(windows.seen[:0])]
-        failures: dict[int, ModelError] = {}
-        for row in range(len(windows)):
-            try:
-                answers.append(self.model.infer(windows.seen[row : row + 1]))
-            except ModelError as error:
-                failures[row] = error
-        return Predictions.joined(answers), failures
 
 
 def _without_past(part: Outcome) -> Outcome:
@@ -324,7 +317,7 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
         taken,
         Past(*_columns(pasts, "streams", "counts", "times", "values")) if pasts else None,
         Windows.joined([part.windows for part in parts]),
-        Predictions.joined([part.predictions for part in parts]),
+        join([part.predictions for part in parts]),
         Judgement(
             Verdicts(*_columns(verdicts, "rule", "reason", "score", "probability")),
             scores,

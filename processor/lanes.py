@@ -21,6 +21,7 @@ from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
+from processor.shadow.opening import META as SHADOW
 from processor.sizing import WindowSize
 from processor.slot_state import SlotState
 from processor.types import MODEL_SLOT
@@ -57,8 +58,9 @@ class Lane:
 
     def memory(self) -> dict[str, Any]:
         """Return what has to survive a restart, as JSON holds it."""
-        of_lane = {"filter": self.filters.memory(), "model": self.models.memory()}
-        return {**of_lane, **self.computation.memory(self.computation.selection)}
+        filters, models, selection = self.filters.memory(), self.models.memory(), self.computation.selection
+        measured = self.models.in_force.measured
+        return {"filter": filters, "model": models, SHADOW: measured, **self.computation.memory(selection)}
 
 
 def open_lane(
@@ -81,7 +83,8 @@ def open_lane(
         held: returns the filters that a message may have a copy for.
     """
     settings, models, filters, opened = beginning
-    sized, model = resized(settings, models, opened, window_size)
+    sized, model, shadow = resized(settings, models, opened, window_size)
+    del opened, beginning  # they would hold the model after another has taken over
     windows = make_windows(sized)
     windows.keep(LookBack(*(state.meta("look_back") or ())))
     journal = Journal(windows, signature(sized), state)  # before the filter says how far to look back from now on
@@ -91,6 +94,7 @@ def open_lane(
         model,
         filters.active,
         windows=windows,
+        shadow=shadow,
         memories=Memories.kept(state.meta("memories"), remembered),
         of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
         revision=filters.revision,
@@ -102,7 +106,7 @@ def open_lane(
         configured=settings.model.window.size,
         computation=computation,
         journal=journal,
-        open_model=partial(reopen, models),
+        open_models=partial(reopen, models),
         signature=lambda size: signature(settings.with_window_size(size)),
     )
     return Lane(

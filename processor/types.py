@@ -220,12 +220,14 @@ class Predictions:
         probabilities: (W, K), rows sum to 1; for `score` K is 2 and the row is [1 - s, s] with s clipped to [0, 1];
             None for `value`.
         value: (W,) the raw number of `score` and `value`; None for `probabilities`.
+        shadow: what a second model says of some of them; None: there is none.
     """
 
     kind: OutputKind
     labels: tuple[str, ...]
     probabilities: Floats | None
     value: Floats | None
+    shadow: ShadowAnswers | None = None
 
     def __len__(self) -> int:
         """Return W."""
@@ -233,22 +235,47 @@ class Predictions:
         return 0 if columns is None else len(columns)
 
     def last(self, count: int) -> Predictions:
-        """Return those for the last `count` windows, at least 1."""
-        probabilities = None if self.probabilities is None else self.probabilities[-count:].copy()
-        return Predictions(
-            self.kind, self.labels, probabilities, None if self.value is None else self.value[-count:].copy()
-        )
+        """Return those for the last `count` windows, at least 1, without what the shadow says of them."""
+        return self.take(np.arange(max(0, len(self) - count), len(self)))
 
-    @classmethod
-    def joined(cls, answers: Sequence[Predictions]) -> Predictions:
-        """Return one model's answers as one; the first may be for no window."""
-        first = answers[0]
-        return cls(
-            first.kind,
-            first.labels,
-            None if first.probabilities is None else np.concatenate([answer.probabilities for answer in answers]),
-            None if first.value is None else np.concatenate([answer.value for answer in answers]),
-        )
+    def take(self, rows: Ints) -> Predictions:
+        """Return those for some of the windows, without what the shadow says of them."""
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return Predictions(self.kind, self.labels, probabilities, None if self.value is None else self.value[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowAnswers:
+    """What a second model, the shadow, says of some of W windows.
+
+    Attributes:
+        name: the shadow's.
+        sha256: of its file.
+        beside: the model's sha256.
+        part: of all windows that it judges, above 0.
+        rows: (J,) which of the W windows it judged, ascending.
+        predictions: its answers to these.
+        disagreement: (J,) how far they lie from the model's; NaN where one of the two gave no number.
+        failures: windows that it should have judged and failed on.
+        failure: what it said of one of them; empty where it did not fail.
+        seconds: that all of it took.
+    """
+
+    name: str
+    sha256: str
+    beside: str
+    part: float
+    rows: Ints
+    predictions: Predictions
+    disagreement: Floats
+    failures: int
+    failure: str
+    seconds: float
+
+    def place(self, row: int) -> int | None:
+        """Return which of the answers is that to a window; None where there is none."""
+        place = int(np.searchsorted(self.rows, row))
+        return place if place < len(self.rows) and self.rows[place] == row else None
 
 
 class Reason(enum.IntEnum):

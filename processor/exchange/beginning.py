@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from processor.assembly import Answers, filter_problems, legacy_problems, open_model
+from processor.assembly import Answers, filter_problems, legacy_problems
 from processor.control import FilterControl
 from processor.errors import ConfigurationError, ModelError, Problem
 from processor.exchange.control import InForce, ModelControl, Wanted, digest_of_configuration
@@ -18,6 +18,10 @@ from processor.obtaining import obtain, obtain_last
 from processor.protocols import Model
 from processor.registry import references
 from processor.settings import Settings
+from processor.shadow.judge import Shadow
+from processor.shadow.opening import META as SHADOW
+from processor.shadow.opening import open_both
+from processor.shadow.timing import Kept, read
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +50,12 @@ def begin(settings: Settings, document: FilterDocument, text: bytes, meta: Calla
         ConfigurationError: filter, model and sources do not fit.
         ModelError: the configuration's model is needed, and cannot be had or opened.
     """
-    kept_filter, kept = meta("filter"), meta("model")
-    again = None if kept is None else _open_topics(settings, kept, partial(_misfits, document, kept_filter))
+    kept_filter, kept, measured = meta("filter"), meta("model"), read(meta(SHADOW))
+    again = None if kept is None else _open_topics(settings, kept, measured, partial(_misfits, document, kept_filter))
     if again is not None:
         obtained, opened, of_document, sha256 = again
     else:
-        opened = _open_configured(settings, kept)
+        opened = _open_configured(settings, kept, measured)
         obtained, of_document, sha256 = opened.settings, None, digest_of_configuration(settings)
         if found := model_problems(obtained, opened.model, document):
             raise ConfigurationError(found)
@@ -61,7 +65,7 @@ def begin(settings: Settings, document: FilterDocument, text: bytes, meta: Calla
     )  # fmt: skip
 
     def check(candidate: FilterDocument) -> Sequence[Problem]:
-        return filter_problems(models.settings, models.in_force.model, candidate)
+        return filter_problems(models.in_force.settings, models.in_force.model, candidate)
 
     return Beginning(obtained, models, FilterControl(document, text, check, kept_filter, now), opened)
 
@@ -92,27 +96,29 @@ def _filter_of(kept: dict[str, Any] | None) -> FilterDocument | None:
         return None
 
 
-def resized(settings: Settings, models: ModelControl, opened: Opened, size: int | None) -> tuple[Settings, Model]:
-    """Return settings and model with windows of another size, as a twin had asked for; the same where that is None.
+def resized(
+    settings: Settings, models: ModelControl, opened: Opened, size: int | None
+) -> tuple[Settings, Model, Shadow | None]:
+    """Return settings and models with windows of another size, as a twin had asked for; the same where that is None.
 
-    Where the model does not take them any more, that is logged, and both are as they were.
+    Where the models do not take them any more, that is logged, and all are as they were.
     """
     if size is None:
-        return settings, opened.model
+        return settings, opened.model, opened.shadow
     try:
-        return settings.with_window_size(size), reopen(models, size)
+        return settings.with_window_size(size), *reopen(models, size)
     except ModelError as error:
         log.warning("The window size %d that the twin had asked for is not possible any more: %s", size, error)
-        return settings, opened.model
+        return settings, opened.model, opened.shadow
 
 
-def reopen(models: ModelControl, size: int) -> Model:
-    """Open the model in force for windows of another size.
+def reopen(models: ModelControl, size: int) -> tuple[Model, Shadow | None]:
+    """Open the model in force, and its shadow, for windows of another size.
 
     Raises:
-        ModelError: it does not take them, or cannot be opened any more.
+        ModelError: they do not take them, or cannot be opened any more.
     """
-    return open_model(models.in_force.settings.with_window_size(size))
+    return open_both(models.in_force.settings.with_window_size(size), models.in_force.measured)
 
 
 class _OpenedAgain(NamedTuple):
@@ -125,7 +131,10 @@ class _OpenedAgain(NamedTuple):
 
 
 def _open_topics(
-    settings: Settings, kept: dict[str, Any], problems: Callable[[Settings, Answers], Sequence[Problem]]
+    settings: Settings,
+    kept: dict[str, Any],
+    measured: Sequence[Kept],
+    problems: Callable[[Settings, Answers], Sequence[Problem]],
 ) -> _OpenedAgain | None:
     """Open the operator's model that was in force; None where there was none, or that cannot be, which is logged."""
     before = kept["in_force"]
@@ -137,7 +146,9 @@ def _open_topics(
         if references.is_remote(settings.model.path):
             obtained = (obtain_last(settings) or obtain(settings)).settings
         own = wanted(before["document"], with_windows_of(settings, obtained))
-        opened = open_kept(own, before["key"], before["version"]) or open_wanted(own, or_last_good=True)
+        opened = open_kept(own, measured, before["key"], before["version"]) or open_wanted(
+            own, measured, or_last_good=True
+        )
         if found := problems(opened.settings, opened.model):
             raise ConfigurationError(found)  # noqa: TRY301 - told with the others
     except (ModelError, ConfigurationError) as error:
@@ -149,7 +160,7 @@ def _open_topics(
     return _OpenedAgain(obtained, opened, before["document"], before["sha256"])
 
 
-def _open_configured(settings: Settings, kept: dict[str, Any] | None) -> Opened:
+def _open_configured(settings: Settings, kept: dict[str, Any] | None, measured: Sequence[Kept]) -> Opened:
     """Open the configuration's model; the one that was in force, where the configuration is as it was.
 
     Raises:
@@ -157,10 +168,10 @@ def _open_configured(settings: Settings, kept: dict[str, Any] | None) -> Opened:
     """
     before = {} if kept is None else kept["in_force"]
     if before and (before["source"], before["sha256"]) == ("file", digest_of_configuration(settings)):
-        opened = open_kept(settings, before["key"], before["version"])
+        opened = open_kept(settings, measured, before["key"], before["version"])
         if opened is not None:
             return opened
-    return open_wanted(settings, or_last_good=True)
+    return open_wanted(settings, measured, or_last_good=True)
 
 
 def _unfinished(kept: dict[str, Any] | None, in_force: InForce) -> Wanted | None:

@@ -23,6 +23,7 @@ from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
 from processor.registry.fetched import Fetched
 from processor.settings import Settings
+from processor.shadow.timing import Kept
 from processor.types import OutputKind
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class InForce:
         model: what there is to say of it.
         settings: the configuration with the model's own keys.
         fetched: the file that it was opened from.
+        measured: what windows took in it and its shadow, and in earlier pairs.
         source: the configuration or an operator's document.
         document: the latter; None: there is none.
         sha256: of the document as it came; that of the configuration's keys where there is none.
@@ -58,6 +60,7 @@ class InForce:
     model: Facts
     settings: Settings
     fetched: Fetched
+    measured: Sequence[Kept]
     source: ModelSource
     document: dict[str, Any] | None
     sha256: str
@@ -68,7 +71,7 @@ class InForce:
         model = opened.model
         facts = Facts(model.name, model.sha256, model.kind, model.labels)
         source: ModelSource = "file" if document is None else "topic"
-        return cls(facts, opened.settings, opened.fetched, source, document, sha256)
+        return cls(facts, opened.settings, opened.fetched, opened.measured, source, document, sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,7 @@ class ModelControl:
             now.document,
             known=now.fetched.version,
             in_force=now.model.sha256,
+            measured=now.measured,
         )
         self._tell("loading", self.pending)
 

@@ -14,7 +14,7 @@ from processor.registry import references
 from processor.sections import ModelSettings
 from processor.settings import Settings
 
-LIVE: Final = ("path", "input", "output", "temperature", "refresh")
+LIVE: Final = ("path", "input", "output", "temperature", "refresh", "shadow")
 """Keys that a document may have; those that it leaves out are as in the configuration."""
 
 _FIXED: Final = "only the configuration sets this, at a start; leave it out here"
@@ -60,12 +60,11 @@ def wanted(document: Mapping[str, Any] | None, settings: Settings) -> Settings:
         )
     except ValidationError as error:
         problems += problems_of(error)
-    if section is not None and not _is_allowed(section.path, settings):
-        problems.append(
-            Problem(
-                "path", f"found {describe(section.path)}, expected a file in the configuration's folder or below it"
-            )
-        )
+    shadow = None if section is None else section.shadow
+    for key, one in (("path", section), ("shadow.path", shadow)):
+        if one is not None and not _is_allowed(one.path, settings):
+            message = f"found {describe(one.path)}, expected a file in the configuration's folder or below it"
+            problems.append(Problem(key, message))
     if problems or section is None:
         raise ConfigurationError(problems)
     given = {key: getattr(section, key) for key in LIVE if key in document}

@@ -19,6 +19,8 @@ from processor.metrics import Metrics
 from processor.mqtt.properties import properties
 from processor.protocols import Clock, Model, Source
 from processor.registry.fetched import PREFIX
+from processor.settings import Settings
+from processor.shadow.opening import META as SHADOW
 from processor.slot_state import SlotChanges
 from processor.store import Changes
 from processor.types import Message
@@ -57,7 +59,7 @@ class Exchange:
         lane: Lane,
         source: Source,
         loader: Loader,
-        problems: Callable[[Model, FilterDocument], Sequence[Problem]],
+        problems: Callable[[Settings, Model, FilterDocument], Sequence[Problem]],
         metrics: Metrics,
         clock: Clock,
         report: Callable[[], None],
@@ -68,7 +70,7 @@ class Exchange:
             lane: whose model is exchanged.
             source: our connection.
             loader: loads models.
-            problems: says why a model does not fit a filter and the configuration.
+            problems: says why settings and their model do not fit a filter.
             metrics: to count in.
             clock: for intervals and times.
             report: tells the twin which model is in force.
@@ -127,11 +129,11 @@ class Exchange:
         swap, selection = change.swap, None
         if swap is not None:
             selection = self.lane.make_selection(self.lane.filters.active, swap.model)
-            meta |= self.lane.computation.memory(selection)
+            meta |= self.lane.computation.memory(selection) | {SHADOW: swap.measured}
 
         def install() -> None:
             if swap is not None and selection is not None:
-                self.lane.computation.exchange(swap.model, selection)
+                self.lane.computation.exchange(swap.model, swap.shadow, selection)
                 self._metrics.add("model_swaps")
                 self._metrics.forget_scores()
             self._carry_out(change.install)
@@ -190,7 +192,7 @@ class Exchange:
         self._metrics.set("model_revision", self._control.revision)
 
     def _find_problems(self, opened: Opened) -> Sequence[Problem]:
-        found = list(self._problems(opened.model, self.lane.filters.active))
+        found = list(self._problems(opened.settings, opened.model, self.lane.filters.active))
         annotated = opened.fetched.annotations.get(f"{PREFIX}window.size")
         sizes = self.lane.sizes
         if annotated is not None and sizes.current == sizes.configured and annotated != str(sizes.current):

@@ -7,7 +7,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
@@ -18,6 +18,7 @@ from processor.exchange.recent import RecentWindows, Trial
 from processor.obtaining import current_version, prune
 from processor.registry.fetched import Fetched
 from processor.settings import Settings
+from processor.shadow.timing import Kept
 from processor.types import NS
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Request:
         document: as it was read; None: the configuration's.
         known: version of what is there already, for which nothing is loaded; None: it is loaded whatever it is.
         in_force: SHA-256 of the model in force.
+        measured: what windows took in models and their shadows.
     """
 
     kind: Kind
@@ -50,6 +52,7 @@ class Request:
     document: dict[str, Any] | None
     known: str | None = None
     in_force: str = ""
+    measured: Sequence[Kept] = ()
 
     @property
     def is_lasting(self) -> bool:
@@ -213,7 +216,7 @@ class Loader:
             if request.known is not None and current_version(settings) == request.known:
                 result = Unchanged()
             else:
-                opened = open_wanted(settings, or_last_good=request.document is None and request.is_lasting)
+                opened = open_wanted(settings, request.measured, or_last_good=request.kind == "file")
                 trial = self._recent.attempt(opened.model, request.in_force)
                 result = Failed((_hopeless(trial),)) if trial.is_hopeless else Loaded(opened, trial)
         except ModelUnavailable as error:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from processor.errors import ModelError
+from processor.answers import ask
 from processor.protocols import Model
 from processor.types import Array, Predictions
 
@@ -87,10 +87,10 @@ class RecentWindows:
         windows = raised = not_finite = compared = alike = 0
         first_error = ""
         for batch in batches:
-            answers, errors = _judge(model, batch.seen)
+            answers, errors = ask(model, batch.seen)
             windows += len(batch.seen)
             raised += len(errors)
-            first_error = first_error or next(iter(errors.values()), "")
+            first_error = first_error or str(next(iter(errors.values()), ""))
             labels, before = _labels(answers), _labels(batch.answers)
             rows = [row for row in range(len(batch.seen)) if row not in errors]
             finite = _finite(answers)
@@ -99,20 +99,6 @@ class RecentWindows:
                 compared += len(rows)
                 alike += sum(labels[position] == before[row] for position, row in enumerate(rows) if finite[position])
         return Trial(windows, raised, not_finite, first_error, round(alike / compared, 4) if compared else None)
-
-
-def _judge(model: Model, seen: Array) -> tuple[Predictions, dict[int, str]]:
-    """Return the answers, and by row what the model said of windows that it gave none for."""
-    try:
-        return model.infer(seen), {}
-    except ModelError:
-        answers, errors = [model.infer(seen[:0])], {}
-    for row in range(len(seen)):
-        try:
-            answers.append(model.infer(seen[row : row + 1]))
-        except ModelError as error:
-            errors[row] = str(error)
-    return Predictions.joined(answers), errors
 
 
 def _finite(answers: Predictions) -> list[bool]:

@@ -1,97 +1,141 @@
-"""`mlade model get` and `set`, and what `mlade status` says, against a running processor and a real broker."""
+"""`mlade model show` and `mlade model push`, against a real registry."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import json
 from pathlib import Path
 
+import onnx
 import pytest
 
+from processor.assembly import obtain_model
+from processor.settings import build
 from tests import models
-from tests.commands import Done, mlade_here
-from tests.exchanging import FIELDS, held, tilted
-from tests.mosquitto import Mosquitto
-from tests.running import ProcessorFactory, ProcessorProcess
+from tests.commands import mlade_here
+from tests.registry import Registry
 
-Command = Callable[..., Done]
-
-
-@pytest.fixture(scope="module")
-def running(mosquitto: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessorProcess]:
-    """One connected processor with two models beside it."""
-    with ExitStack() as cleanup:
-        processor = ProcessorFactory(mosquitto, tmp_path_factory.mktemp("running"), cleanup)(
-            sources=[{"name": "imu", "topics": ["unheard/+"], "fields": FIELDS}],
-            model={"path": "first.onnx"},
-            filter={"rules": [{"name": "all", "measure": "confidence"}]},
-        )
-        models.write(tilted(0.1), processor.directory, "first")
-        models.write(tilted(0.2), processor.directory, "second")
-        processor.start()
-        yield processor
+LABELS = ("standing", "walking", "running", "badminton")
 
 
 @pytest.fixture
-def command(running: ProcessorProcess, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `mlade model …`, at first with the configuration's model in force."""
-
-    def run(*arguments: str) -> Done:
-        return mlade_here(capsys, "model", *arguments, "-c", str(running.file))
-
-    assert run("set", "--clear").code == 0
-    return run
+def file(tmp_path: Path) -> Path:
+    """A model of six channels in windows of 100 readings, with labels of its own."""
+    return models.write(models.cnn(), tmp_path, "motions")
 
 
-def test_set_waits_for_the_model_and_get_prints_what_set_takes(command: Command, tmp_path: Path) -> None:
-    """A path, or a whole document."""
-    done = command("set", "second.onnx")
-    assert done.code == 0, done
-    assert re.match(r"applied, revision [0-9]+ from the topic: second, sha256 [0-9a-f]{12}…\n$", done.out), done
-    shown = command("get").out
-    assert shown.startswith(f"# revision {done.out.split()[2]}, applied, from the topic, since 2")
-    document = tmp_path / "wanted.yaml"
-    document.write_text(shown + "temperature: 2\n")
-    assert command("set", str(document)).code == 0
-    assert command("get").out.endswith("path: second.onnx\ntemperature: 2\n")
-    assert command("set", "--clear").out.split(":")[1].startswith(" first")
-    assert command("get").out.endswith("\npath: first.onnx\n")
-
-
-def test_a_rejected_model_is_exit_1_with_every_reason(command: Command, running: ProcessorProcess) -> None:
-    """And stays so when the same is wanted again."""
-    for _ in range(2):
-        done = command("set", "../elsewhere.onnx")
-        assert (done.code, done.out.splitlines()[0].split(";")[0]) == (1, "rejected")
-        assert done.out.splitlines()[1].startswith('path: found "../elsewhere.onnx", expected a file in')
-    assert "# The last document, from the topic, was rejected:" in command("get").out
-    running.wait_until(lambda: "mlade_model_rejected_total 2" in running.get("/metrics"), "counted")
-
-
-def test_what_is_still_loading_is_exit_3(command: Command, running: ProcessorProcess) -> None:
-    """It says where the answer will be."""
-    with held(running.directory / "slow.onnx"):
-        done = command("set", "slow.onnx", "--timeout", "1")
-        assert done.code == 3
-        assert f"is still loading after 1 s. What becomes of it is said on {running.root}/model/state" in done.err
-
-
-def test_set_wants_one_thing(command: Command) -> None:
-    """A usage error is exit 2."""
-    assert command("set").code == 2
-    assert command("set", "second.onnx", "--clear").code == 2
-
-
-def test_status_and_metrics_name_the_model(
-    command: Command, running: ProcessorProcess, capsys: pytest.CaptureFixture[str]
+def test_a_model_is_pushed_once_and_shown(
+    registry: Registry, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Also after a change: once, by its name and SHA-256."""
-    assert command("set", "second.onnx").code == 0
-    sha256 = hashlib.sha256((running.directory / "second.onnx").read_bytes()).hexdigest()
-    out = mlade_here(capsys, "status", "-c", str(running.file)).out
-    (row,) = [line for line in out.splitlines() if line.startswith("model ")]
-    assert "from the topic: second, sha256 " + sha256[:12] in row
-    info = [line for line in running.get("/metrics").splitlines() if line.startswith("mlade_model_info{")]
-    assert info == [f'mlade_model_info{{name="second",sha256="{sha256}"}} 1.0']
+    """With its labels; the same again is the same digest, and nothing is sent."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    to = f"oci://{registry.host}/models/motions:stable"
+    first = mlade_here(capsys, "model", "push", str(file), to, "--label", "a", "--label", "b", "--label", "c",
+                       "--label", "d", "--annotation", "org.opencontainers.image.created=today")  # fmt: skip
+    assert (first.code, first.err) == (0, "")
+    digest = first.out.split()[-1]
+    assert first.out.splitlines()[-1] == f"{to} is {digest}"
+    again = mlade_here(capsys, "model", "push", str(file), to, "--label", "a", "--label", "b", "--label", "c",
+                       "--label", "d", "--annotation", "org.opencontainers.image.created=today", "--json")  # fmt: skip
+    said = json.loads(again.out)
+    assert (said["digest"], said["sent"], said["files"]) == (digest, 0, {"motions.onnx": file.stat().st_size})
+    shown = json.loads(mlade_here(capsys, "model", "show", to, "--json").out)
+    assert (shown["name"], shown["digest"], shown["labels"]) == ("motions", digest, ["a", "b", "c", "d"])
+    assert shown["annotations"]["org.opencontainers.image.created"] == "today"
+    assert shown["inputs"] == [{"name": "x", "type": "tensor(float)", "shape": ["N", 6, 100]}]
+    assert (shown["opsets"], shown["ir_version"], shown["runs_on"]) == ({"ai.onnx": 17}, 8, "cpu")
+    assert list(shown["microseconds_per_window"]) == ["1", "8", "64", "512"]
+    assert all(value > 0 for value in shown["microseconds_per_window"].values())
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_the_configuration_says_goes_along(
+    registry: Registry, file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And counts where another says nothing."""
+    source = {"name": "s", "topics": ["t"], "fields": list("abcdef")}
+    said = {
+        "path": str(file), "temperature": 2.5, "window": {"size": 100, "step": 10, "max_gap": "5s"},
+        "input": {"layout": "NCT", "std": [1, 2, 3, 4, 5, 6]}, "output": {"labels": ["k", "l", "m", "n"]},
+    }  # fmt: skip
+    config = tmp_path / "processor.yaml"
+    whole = {"id": "p", "sources": [source], "model": said, "filter": {"rules": []}}
+    config.write_text(json.dumps(whole))
+    to = f"oci://{registry.host}/annotated:t"
+    assert mlade_here(capsys, "model", "push", str(file), to, "-c", str(config)).code == 0
+    settings, model = obtain_model(build({**whole, "model": {"path": to}}, tmp_path))
+    assert (settings.model.window.size, settings.model.window.step, settings.model.temperature) == (100, 10, 2.5)
+    assert (model.labels, model.input.layout) == (("k", "l", "m", "n"), "NCT")
+    assert model.input.std is not None
+    assert model.input.std.tolist() == [1, 2, 3, 4, 5, 6]
+    shown = mlade_here(capsys, "model", "show", to)
+    assert "annotation   dev.mlade.model.window.size: 100" in shown.out
+
+
+def test_weights_are_pushed_too(registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """And come back."""
+    path = tmp_path / "big.onnx"
+    onnx.save(models.dense(), path, save_as_external_data=True, location="big.bin", size_threshold=0)
+    to = f"oci://{registry.host}/big:t"
+    done = mlade_here(capsys, "model", "push", str(path), to)
+    assert [line.partition(",")[0] for line in done.out.splitlines()[:2]] == ["big.onnx", "big.bin"]
+    shown = json.loads(mlade_here(capsys, "model", "show", to, "--json").out)
+    assert shown["external"] == {"big.bin": (tmp_path / "big.bin").stat().st_size}
+    assert shown["problem"] is None
+
+
+def test_a_model_whose_sizes_are_open_is_shown_with_what_is_missing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And timed when that is given."""
+    model = models.graph("open (float[N, C, T] x) => (float[N, C] y) { y = ReduceMean <axes = [2], keepdims = 0> (x) }")
+    path = str(models.write(model, tmp_path))
+    shown = mlade_here(capsys, "model", "show", path)
+    assert shown.code == 0
+    assert "not run  its windows may have any size: give --window-size" in shown.out
+    shown = mlade_here(capsys, "model", "show", path, "--window-size", "10")
+    assert "its readings may have any number of values: give --channels" in shown.out
+    shown = mlade_here(capsys, "model", "show", path, "--window-size", "10", "--channels", "3")
+    assert "µs a window  1: " in shown.out
+    assert 'input        "x" float32 [N, C, T] as NCT' in shown.out
+
+
+def test_images_and_models_with_two_inputs_are_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The former timed, the latter with why they are not."""
+    shown = json.loads(mlade_here(capsys, "model", "show", str(models.write(models.image(), tmp_path)), "--json").out)
+    assert (shown["kind"], shown["problem"]) == ("probabilities", None)
+    two = json.loads(
+        mlade_here(capsys, "model", "show", str(models.write(models.two_inputs(), tmp_path)), "--json").out
+    )
+    assert "has 2 inputs" in two["problem"]
+    assert (two["microseconds_per_window"], two["labels"]) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("to", "code", "said"),
+    [
+        ("models/motions:stable", 1, "push to oci://registry/repository:tag"),
+        ("oci://registry.example/M:t", 2, "M is no repository"),
+        ("oci://127.0.0.1:1/m:t", 1, "127.0.0.1:1 cannot be reached (Connection refused)"),
+        (f"oci://127.0.0.1:1/m@sha256:{'0' * 64}", 1, "it comes of the content"),
+    ],
+)
+def test_what_cannot_be_pushed_is_said(
+    file: Path, capsys: pytest.CaptureFixture[str], to: str, code: int, said: str
+) -> None:
+    """In a sentence, with an exit code."""
+    done = mlade_here(capsys, "model", "push", str(file), to)
+    assert done.code == code
+    assert said in done.err
+
+
+def test_what_is_no_model_is_not_pushed(registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Nobody could load it."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"PK\x03\x04")
+    done = mlade_here(capsys, "model", "push", str(path), f"oci://{registry.host}/never:t")
+    assert (done.code, "a zip archive" in done.err) == (1, True)
+    assert registry.ask("GET", "/v2/never/manifests/t")[0] == 404
+    done = mlade_here(capsys, "model", "show", "oci://registry.example/M:t")
+    assert (done.code, done.err.startswith("model.path: found oci://registry.example/M:t")) == (2, True)
+    done = mlade_here(capsys, "model", "push", str(path), f"oci://{registry.host}/n:t", "--annotation", "x")
+    assert (done.code, "found x, expected KEY=VALUE" in done.err) == (2, True)

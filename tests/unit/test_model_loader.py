@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from processor.exchange.opening import open_wanted
 from processor.exchange.recent import RecentWindows
 from processor.model.onnx_model import load_model
 from processor.obtaining import current_version
+from processor.shadow.timing import Kept
 from processor.types import Predictions
 from tests import models
 from tests.exchanging import FIELDS, raising_above, tilted
@@ -109,11 +110,11 @@ def test_what_is_away_is_tried_again_until_it_is_there(tmp_path: Path, monkeypat
         models.write(tilted(0.1), tmp_path, name)
     times = list[float]()
 
-    def away(own: settings.Settings, *, or_last_good: bool) -> object:
+    def away(own: settings.Settings, measured: Sequence[Kept], *, or_last_good: bool) -> object:
         times.append(time.monotonic())
         if len(times) < 5:
             raise ModelUnavailable(f"registry {len(times)} is away")
-        return open_wanted(own, or_last_good=or_last_good)
+        return open_wanted(own, measured, or_last_good=or_last_good)
 
     monkeypatch.setattr("processor.exchange.loader.open_wanted", away)
     monkeypatch.setattr("processor.exchange.loader._FIRST_PAUSE", 0.05)
@@ -137,14 +138,14 @@ def test_a_newer_wish_replaces_one_that_waits_or_loads(tmp_path: Path, monkeypat
     models.write(tilted(0.1), tmp_path, "second")
     entered, go_on = threading.Event(), threading.Event()
 
-    def slow(own: settings.Settings, *, or_last_good: bool) -> object:
+    def slow(own: settings.Settings, measured: Sequence[Kept], *, or_last_good: bool) -> object:
         if own.model.path == "slow.onnx":
             entered.set()
             assert go_on.wait(PATIENCE)
         if own.model.path == "away.onnx":
             entered.set()
             raise ModelUnavailable("away")
-        return open_wanted(own, or_last_good=or_last_good)
+        return open_wanted(own, measured, or_last_good=or_last_good)
 
     monkeypatch.setattr("processor.exchange.loader.open_wanted", slow)
     own = configuration(tmp_path)
