@@ -43,10 +43,16 @@ def measure(size: Size, folder: Path, tell: Callable[[str], None]) -> Result:
         bridge = {"type": "files", "path": str(folder / "accepted")}
         with mlade(broker, 1, section, 1.0, filter=swaps.EVERYTHING, bridges=[bridge]) as side:
             configuration = settings.load(broker.folder / "processor.yaml", {})
-            before = side.child.resident_bytes() / MIB
+            before: list[float] = []  # of the first swap, with all that traffic takes
+
+            def told(text: str) -> None:
+                if not before:
+                    before.append(side.child.resident_bytes() / MIB)
+                tell(text)
+
             with watching(side.child.resident_bytes, _LOOK_EVERY) as seen:
                 played = swaps.play(
-                    configuration, broker.port, side.received, swaps=size.swaps, streams=_STREAMS, tell=tell,
+                    configuration, broker.port, side.received, swaps=size.swaps, streams=_STREAMS, tell=told,
                     padding=_PADDING,
                 )  # fmt: skip
             peak = side.child.peak_bytes() / MIB
@@ -71,7 +77,7 @@ def measure(size: Size, folder: Path, tell: Callable[[str], None]) -> Result:
             ("seconds from document to answer, median", f"{percentile(waits, 0.5):.2f}"),
             ("seconds from document to answer, longest", f"{waits[-1]:.2f}"),
             ("models that judged in every stream", f"{found.fewest} of {len(played.models)}"),
-            ("RSS MiB before the first message", f"{before:.0f}"),
+            ("RSS MiB before the first swap", f"{before[0]:.0f}"),
             ("RSS MiB, median", f"{percentile(resident, 0.5):.0f}"),
             ("RSS MiB, peak", f"{peak:.0f}"),
             ("RSS MiB after the last swap", f"{after:.0f}"),
@@ -84,7 +90,7 @@ def measure(size: Size, folder: Path, tell: Callable[[str], None]) -> Result:
             "samples": found.samples,
             "messages_per_second": played.messages / played.seconds,
             "seconds_to_answer": waits,
-            "before_mib": before,
+            "before_mib": before[0],
             "peak_mib": peak,
             "after_mib": after,
         },
