@@ -99,7 +99,7 @@ def test_weights_in_files_of_their_own_come_along(registry: Registry, tmp_path: 
     _, loaded = obtain_model(configured(f"oci://{registry.host}/external:good", tmp_path))
     assert loaded.kind == "probabilities"
     registry.put("external", "missing", layers[:1])
-    with pytest.raises(ModelError, match=r"keeps data in data/weights\.bin, and no layer is named so"):
+    with pytest.raises(ModelError, match=r"keeps data in 'data/weights\.bin', and no layer is named so"):
         pull(f"oci://{registry.host}/external:missing", tmp_path / "cache")
 
 
