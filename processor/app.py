@@ -37,6 +37,7 @@ from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import HubBridge, Settings, client_options
+from processor.shadow.opening import obtain_shadow
 from processor.slot_state import SlotChanges
 from processor.steering import Steering
 from processor.store import Changes, Store
@@ -401,6 +402,7 @@ def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
     settings, _ = obtain(settings)  # here, where a signal still ends us at once: it may take long
+    obtain_shadow(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     app = build(settings, stop.set)

@@ -20,6 +20,7 @@ from processor.mqtt.client import new_client
 from processor.obtaining import obtain
 from processor.registry.fetched import Fetched
 from processor.settings import BridgeSettings, FilesBridge, HubBridge, Settings, client_options, read_filter
+from processor.shadow.opening import Opened, known_times, open_shadow
 from processor.units import duration_text, size_text
 
 
@@ -29,6 +30,7 @@ class Checked:
 
     settings: Settings
     model: OnnxModel
+    shadow: Opened
     filter: FilterDocument
 
 
@@ -66,11 +68,12 @@ def check(path: Path) -> Checked:
         fits = partial(filter_problems, fitting, model)
         found = all_problems(rejected, fits) if rejected else fits(document) if document else ()
         problems += [Problem(f"filter.{problem.path}", problem.message) for problem in found if problem.path]
+    shadow = None if fitting is None or model is None else _open_shadow(fitting, model, problems)
     if settings is not None and model is not None:
         problems += legacy_problems(settings, model)
-    if problems or settings is None or model is None or document is None:
+    if problems or settings is None or model is None or shadow is None or document is None:
         raise ConfigurationError(dict.fromkeys(problems))
-    return Checked(settings, model, document)
+    return Checked(settings, model, shadow, document)
 
 
 def _client_problems(settings: Settings) -> Sequence[Problem]:
@@ -121,6 +124,14 @@ def _open_model(settings: Settings, problems: list[Problem]) -> tuple[Settings, 
     return settings, None
 
 
+def _open_shadow(settings: Settings, model: OnnxModel, problems: list[Problem]) -> Opened | None:
+    try:
+        return open_shadow(settings, model, known_times(settings.state_path))
+    except ModelMisfit as misfit:
+        problems += misfit.problems
+    return None
+
+
 def report(checked: Checked) -> Iterator[tuple[str, str]]:
     """Yield what the processor will do, as headings and lines; a heading is empty where it is the one before."""
     settings, model = checked.settings, checked.model
@@ -147,6 +158,7 @@ def report(checked: Checked) -> Iterator[tuple[str, str]]:
             yield heading, line
         if heading == "model" and settings.fetched is not None:
             yield from _origin(settings.fetched)
+    yield from checked.shadow.describe()
     yield from _filter_lines(checked.filter)
     for bridge in settings.bridges:
         to = _other_side(bridge, settings)

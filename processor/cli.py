@@ -22,6 +22,7 @@ from processor import __version__
 from processor.commands import recordings
 from processor.commands.dashboard import dashboard
 from processor.commands.discover import discover
+from processor.commands.model import models
 from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
 from processor.errors import ConfigurationError, MladeError, ModelError, ModelUnavailable
 from processor.logs import one_line, set_up
@@ -44,6 +45,7 @@ filters = typer.Typer(
 app.add_typer(filters, name="filter")
 letters = typer.Typer(help="Look at what could not be processed.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(letters, name="deadletters")
+app.add_typer(models, name="model")
 
 
 class LogLevel(StrEnum):

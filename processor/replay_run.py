@@ -21,6 +21,7 @@ from processor.recording import Reader
 from processor.replay import Candidate, Replay
 from processor.report.collection import Collection
 from processor.settings import Settings, load_filter
+from processor.shadow.judge import Shadow
 
 _OBJECTS: Final = 100_000
 """Python looks for cycles of garbage when there are so many new objects: a batch alone makes thousands, without any."""
@@ -91,6 +92,7 @@ def replay_recording(
     recording: Path,
     *,
     progress: Progress,
+    shadow: Shadow | None = None,
     out: Path | None = None,
     report: Path | None = None,
 ) -> Done:
@@ -102,6 +104,7 @@ def replay_recording(
         candidates: the filters, which fit the model and the sources.
         recording: the file.
         progress: told after each piece of it.
+        shadow: the configured one; None: there is none.
         out: where the first filter's samples go, an event a line; None: nowhere.
         report: where to draw it all; None: nowhere.
 
@@ -111,7 +114,8 @@ def replay_recording(
     """
     started = time.perf_counter()
     reader = Reader(recording)
-    replay = Replay(settings, model, candidates, samples=out is not None or report is not None)
+    samples = out is not None or report is not None
+    replay = Replay(settings, model, candidates, shadow=shadow, samples=samples)
     collection = None if report is None else _collection(report, replay, model, settings)
     with nullcontext() if out is None else _events(out) as write:
 

@@ -25,6 +25,7 @@ from processor.last_hour import LastHour
 from processor.logs import AT_ONCE, LIMITED, PER_SECOND
 from processor.metrics import EDGES, Metrics
 from processor.protocols import Clock, Source
+from processor.shadow.figures import ShadowFigures
 from processor.store import Store
 from processor.topics import encode_stream
 from processor.types import DeadLetter, Reason
@@ -110,6 +111,7 @@ class Reporting:
         self._next_metrics = self._started
         self._to_publish = Allowance(clock.monotonic, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
         self._to_log = Allowance(clock.monotonic, PER_SECOND, AT_ONCE)
+        self._shadows = {lane.name: ShadowFigures(lane.name, metrics, clock) for lane in lanes}
         self._unlogged = 0  # dead letters
         self._last_rates = (self._started, 0, 0)
         self._rates = {"messages": 0.0, "accepted": 0.0}
@@ -170,6 +172,7 @@ class Reporting:
             if scores is not None and len(scores):
                 metrics.observe(rule.name, scores)
         judgement = outcome.judgement
+        self._shadows[lane.name].count(outcome.predictions)
         self._last_hour.count(document, outcome.predictions, judgement.scores, judgement.reached)
 
     def _publish_predictions(self, lane: Lane, outcome: Outcome) -> None:
@@ -269,6 +272,7 @@ class Reporting:
         metrics.set("forgotten_streams", lane.computation.windows.forgotten)
         metrics.set("paused", lane.computation.paused)
         metrics.set("filter_revision", lane.filters.revision)
+        self._shadows[lane.name].refresh(lane.computation.shadow)
         metrics.set("outbox_samples", totals.rows)
         metrics.set("outbox_bytes", totals.bytes)
         for rule in lane.computation.selection.document.rules:
@@ -353,5 +357,6 @@ class Reporting:
                 "fields": lane.fields[:_NAMES_TOLD],
                 "complete": max(len(model.labels), len(lane.fields)) <= _NAMES_TOLD,
             },
+            "shadow": self._shadows[lane.name].told(lane.computation.shadow),
             "last_hour": self._last_hour.told(),
         }

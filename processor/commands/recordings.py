@@ -92,19 +92,22 @@ def replay(
 ) -> None:
     """Run the selection over a recording: what would be kept, and why the rest is not."""
     from processor import settings  # noqa: PLC0415
-    from processor.assembly import obtain_model  # noqa: PLC0415
     from processor.replay_printing import show  # noqa: PLC0415
     from processor.replay_run import configured, read_candidates, replay_recording  # noqa: PLC0415
+    from processor.shadow.opening import known_times, obtain_both  # noqa: PLC0415
 
     if out is not None and len(filters or ()) > 1:
         raise typer.BadParameter("--out takes the samples of one filter; give --filter once")
-    loaded, model = obtain_model(settings.load(config))
+    loaded = settings.load(config)
+    loaded, model, shadow = obtain_both(loaded, known_times(loaded.state_path))
     candidates = read_candidates(loaded, model, filters) if filters else [configured(loaded, model, config.name)]
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
     with following() as progress:
-        done = replay_recording(loaded, model, candidates, recording, progress=progress, out=out, report=report)
+        done = replay_recording(
+            loaded, model, candidates, recording, progress=progress, shadow=shadow, out=out, report=report
+        )
     if done.cut_off:
         typer.echo(f"NOTE: {done.cut_off}", err=True)
     show(console, done.replay)
@@ -132,11 +135,11 @@ def suggest(
 ) -> None:
     """Print the filter whose band, or share, keeps about so many samples."""
     from processor import settings  # noqa: PLC0415
-    from processor.assembly import obtain_model  # noqa: PLC0415
     from processor.recording import Reader  # noqa: PLC0415
     from processor.replay import Candidate, Replay  # noqa: PLC0415
     from processor.replay_printing import suggestion_lines  # noqa: PLC0415
     from processor.replay_run import configured, play, read_candidates  # noqa: PLC0415
+    from processor.shadow.opening import known_times, obtain_both  # noqa: PLC0415
     from processor.suggest import parse_target  # noqa: PLC0415
     from processor.suggest import suggest as find  # noqa: PLC0415
 
@@ -144,14 +147,15 @@ def suggest(
         wanted = parse_target(target)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None
-    loaded, model = obtain_model(settings.load(config))
+    loaded = settings.load(config)
+    loaded, model, shadow = obtain_both(loaded, known_times(loaded.state_path))
     if filter_file is None:
         (candidate,) = (configured(loaded, model, config.name),)
     else:
         (candidate,) = read_candidates(loaded, model, [filter_file])
 
     def run(candidates: Sequence[Candidate], take: Callable[[Sequence[Outcome]], None]) -> Replay:
-        replayed = Replay(loaded, model, candidates)
+        replayed = Replay(loaded, model, candidates, shadow=shadow)
         with following() as progress:
             play(Reader(recording), replayed, progress, take)
         return replayed

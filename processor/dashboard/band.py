@@ -22,6 +22,7 @@ _MEASURES: Final[Mapping[str, str]] = {
     "probability": "Probability of",
     "score": "The model's score",
     "value": "The model's value",
+    "disagreement": "Disagreement: how far the shadow's answer lies from the model's",
 }
 
 

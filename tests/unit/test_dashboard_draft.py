@@ -118,3 +118,14 @@ def test_an_entry_that_is_removed_leaves_nothing_empty() -> None:
 def test_paths_are_written_as_problems_have_them() -> None:
     """So that a field shows its own."""
     assert name(("rules", 0, "band", "min")) == "rules[0].band.min"
+
+
+def test_a_draft_may_ask_the_shadow_where_there_is_one() -> None:
+    """Disagreement is a measure then, and one that is refused else."""
+    draft, rule = Draft(), {"name": "differ", "measure": "disagreement", "band": {"min": 0.3}}
+    draft.follow(state(1, rule), MODEL)
+    assert problems(draft) == ["rules[0].measure"]
+    assert "disagreement" not in draft.measures
+    draft.follow(state(1, rule), MODEL, shadow=True)
+    assert problems(draft) == []
+    assert "disagreement" in draft.measures
