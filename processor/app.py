@@ -15,29 +15,31 @@ from typing import Final
 
 from processor import bridges, own_topics, topics
 from processor.admission import Bounds
-from processor.assembly import legacy_problems, most_messages
+from processor.assembly import most_messages
 from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.copies import filters, identifier
+from processor.database import FILE_NAME
 from processor.delivery import Delivery
-from processor.errors import ConfigurationError, MladeError, SessionTakenOver, StateFull
+from processor.errors import MladeError, SessionTakenOver, StateFull
+from processor.exchange.beginning import Beginning, begin, model_problems
+from processor.exchange.exchange import Exchange
+from processor.exchange.loader import Loader
 from processor.health import HealthServer
-from processor.lanes import open_lane, prepare
+from processor.lanes import open_lane
 from processor.live_commands import Commands
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.sparkplug_host import SparkplugHost
 from processor.mqtt.subscriptions import Subscription
-from processor.obtaining import obtain, prune
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.registry import references
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
-from processor.settings import HubBridge, Settings, client_options
-from processor.shadow.opening import obtain_shadow
+from processor.settings import HubBridge, Settings, client_options, load_filter
 from processor.slot_state import SlotChanges
 from processor.steering import Steering
 from processor.store import Changes, Store
@@ -68,18 +70,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     """
     clock = SystemClock()
     metrics = Metrics()
-    parts = prepare(settings)
-    if problems := legacy_problems(settings, parts.model):
-        raise ConfigurationError(problems)
-
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0
-    store = Store(
-        settings.state_path,
-        durability=outbox.durability,
-        bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
-        bridges=[bridge.name for bridge in settings.bridges],
-    )
+    store, beginning = _open_state(settings, clock)
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
@@ -92,15 +85,15 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
     twin_memory = store.meta("twin")
     lane = open_lane(
-        parts,
+        beginning,
         store.slot(MODEL_SLOT),
-        now=clock.wall(),
         window_size=twin_memory["window_size"] if twin_memory and settings.legacy else None,
         paused=bool(store.meta("paused")),
         copies=copies,
         held=lambda: session.held,
     )
     lanes = [lane]
+    del beginning  # it would hold the model after another has taken over
     deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
@@ -131,17 +124,31 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
             "broker_connects": float(connection.connects),
             "received_bytes": float(connection.bytes_read),
             "outbox_max_bytes": float(outbox.max_bytes),
+            "model_look_failures": float(loader.failures),
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
     twin = Twin(link=link, lane=lane, legacy=settings.legacy, kept=twin_memory)
-    commands = Commands(lanes=lanes, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
+    loader = Loader(lane.name, lane.computation.recent, connection.wake)
+    exchange = Exchange(
+        lane=lane,
+        source=connection,
+        loader=loader,
+        problems=model_problems,
+        metrics=metrics,
+        clock=clock,
+        report=twin.report,
+    )
+    commands = Commands(
+        lanes=lanes, store=store, deliveries=deliveries, reporting=reporting, clock=clock, reload=exchange.reload
+    )
     steering = Steering(
         root=settings.root,
         processor=settings.id,
         source=connection,
         link=link,
         lanes=lanes,
+        exchanges=[exchange],
         twin=twin,
         store=store,
         commands=commands,
@@ -160,7 +167,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
 
     pipeline = Pipeline(
         source=connection,
-        link=link,
+        requests=[link.take, loader.take],
         lanes=lanes,
         store=store,
         receipts=receipts,
@@ -183,7 +190,27 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         0,
     )
     hosts = _sparkplug_hosts(settings, connection, clock)
-    return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop, hosts)
+    return App(settings, store, connection, pipeline, reporting, deliveries, [loader], metrics, stop, hosts)
+
+
+def _open_state(settings: Settings, clock: SystemClock) -> tuple[Store, Beginning]:
+    """Return the store, and with which model and filter to go on; where that cannot be, the store is closed again."""
+    document, text = load_filter(settings)
+    begun = None
+    if not (settings.state_path / FILE_NAME).exists():  # where something does not fit, there never is any state
+        begun = begin(settings, document, text, lambda _: None, clock.wall())
+    outbox = settings.outbox
+    store = Store(
+        settings.state_path,
+        durability=outbox.durability,
+        bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
+        bridges=[bridge.name for bridge in settings.bridges],
+    )
+    try:
+        return store, begun or begin(settings, document, text, store.slot(MODEL_SLOT).meta, clock.wall())
+    except BaseException:
+        store.close()
+        raise
 
 
 def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: CloudLink) -> list[Delivery]:
@@ -283,6 +310,7 @@ class App:
         pipeline: the loop.
         reporting: status and metrics.
         deliveries: one a bridge.
+        loaders: of models, one a lane.
         metrics: counters.
         stop: called when a thread died.
         hosts: Sparkplug's host applications, which tell nodes that we listen.
@@ -297,6 +325,7 @@ class App:
     pipeline: Pipeline
     reporting: Reporting
     deliveries: Sequence[Delivery]
+    loaders: Sequence[Loader]
     metrics: Metrics
     stop: Callable[[], None]
     hosts: Sequence[SparkplugHost] = ()
@@ -313,7 +342,9 @@ class App:
         self._threads += [self._thread("sparkplug-host", one.run) for one in self.hosts]
         if self.settings.http is not None:
             self._serve(self.settings.http.listen)
-        for thread in self._threads:
+        # They are not waited for: what they have loaded is lost with the process, and what was wanted is on disk.
+        loading = [self._thread("model-loader", one.run) for one in self.loaders]
+        for thread in (*self._threads, *loading):
             thread.start()
 
     def _thread(self, name: str, run: Callable[[], None]) -> threading.Thread:
@@ -374,6 +405,8 @@ class App:
         deadline = time.monotonic() + _STOP_PATIENCE
         self.pipeline.stop()
         self.connection.wake()
+        for loader in self.loaders:
+            loader.stop()
         for host in self.hosts:
             host.stop()
         for thread in threads[:1]:
@@ -401,12 +434,9 @@ class App:
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
-    settings, _ = obtain(settings)  # here, where a signal still ends us at once: it may take long
-    obtain_shadow(settings)
+    app = build(settings, stop.set)  # it may take long, and a signal ends us at once until that is done
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    app = build(settings, stop.set)
-    prune(settings)  # the state directory is ours now
     log.info(
         "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
         settings.id, len(settings.sources), references.parse(settings.model.path).text.rpartition("/")[2],

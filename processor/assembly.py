@@ -9,12 +9,12 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from processor import context
 from processor.computation import Computation
 from processor.decoders import decoder
-from processor.errors import ModelError, Problem
+from processor.errors import Problem
 from processor.filter import FilterDocument, check_against, validate_filter
 from processor.intake import Intake
 from processor.legacy import as_filter
@@ -26,6 +26,7 @@ from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.settings import HubBridge, HubLegacy, Settings
 from processor.shadow.judge import Shadow
+from processor.types import OutputKind
 from processor.windows import Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
@@ -79,21 +80,6 @@ def open_model(settings: Settings) -> OnnxModel:
     return loaded
 
 
-def with_window_size(settings: Settings, model: OnnxModel, size: int | None) -> tuple[Settings, OnnxModel]:
-    """Return settings and model with windows of another size, as a twin had asked for; the same where that is None.
-
-    Where the model does not take them any more, that is logged, and both are as they were.
-    """
-    if size is None:
-        return settings, model
-    sized = settings.with_window_size(size)
-    try:
-        return sized, open_model(sized)
-    except ModelError as error:
-        log.warning("The window size %d that the twin had asked for is not possible any more: %s", size, error)
-        return settings, model
-
-
 def signature(settings: Settings) -> str:
     """Return what windows look like: those kept from a run in which they looked different are useless."""
     window = settings.model.window
@@ -101,7 +87,21 @@ def signature(settings: Settings) -> str:
     return json.dumps([window.size, window.step, window.max_gap, sources])
 
 
-def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
+class Answers(Protocol):
+    """What filters have to fit of a model."""
+
+    @property
+    def kind(self) -> OutputKind:
+        """What its predictions are."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its labels; empty for `value`."""
+        ...
+
+
+def filter_problems(settings: Settings, model: Answers, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
     known = dict.fromkeys(field for source in settings.sources for field in source.fields)
     window, source = settings.model.window, settings.sources[0]
@@ -118,7 +118,7 @@ def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocume
     ]
 
 
-def legacy_problems(settings: Settings, model: OnnxModel) -> Sequence[Problem]:
+def legacy_problems(settings: Settings, model: Answers) -> Sequence[Problem]:
     """Return where what the configuration says of MLADE's desired properties does not fit the model or the sources."""
     return [
         problem
@@ -128,7 +128,7 @@ def legacy_problems(settings: Settings, model: OnnxModel) -> Sequence[Problem]:
     ]
 
 
-def _legacy_problems(settings: Settings, model: OnnxModel, legacy: HubLegacy, path: str) -> Iterator[Problem]:
+def _legacy_problems(settings: Settings, model: Answers, legacy: HubLegacy, path: str) -> Iterator[Problem]:
     document = validate_filter(as_filter({}, legacy.field, legacy.label))
     for problem in filter_problems(settings, model, document):
         key = "field" if ".where.fields" in problem.path else "label"
@@ -156,7 +156,8 @@ class Assembly(NamedTuple):
     """A computation, and how the selection in it is replaced."""
 
     computation: Computation
-    make_selection: Callable[[FilterDocument], Selection]
+    make_selection: Callable[[FilterDocument, Model], Selection]
+    """Makes a filter ready for a model; its conditions go on with what those in force remember."""
 
 
 def build_computation(
@@ -192,8 +193,8 @@ def build_computation(
     """
     field_names = [(source.name, source.fields) for source in settings.sources]
 
-    def make_selection(active: FilterDocument) -> Selection:
-        return Selection(active, model.labels, field_names, computation.selection.memories.successor())
+    def make_selection(active: FilterDocument, judge: Model) -> Selection:
+        return Selection(active, judge.labels, field_names, computation.selection.memories.successor())
 
     decoders = [decoder(source) for source in settings.sources]
     intake = Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held)

@@ -34,7 +34,6 @@ OK: Final = 200
 BAD_REQUEST: Final = 400
 UNKNOWN: Final = 404
 BUSY: Final = 409
-NOT_AVAILABLE: Final = 501
 LATER: Final = 503
 """It may work when the disk has room, or the bridges deliver, again."""
 
@@ -123,6 +122,7 @@ class Commands:
         deliveries: Sequence[Delivery],
         reporting: Reporting,
         clock: Clock,
+        reload: Callable[[Answer], None],
     ) -> None:
         """Take what `app.build` made.
 
@@ -132,12 +132,14 @@ class Commands:
             deliveries: to flush.
             reporting: for the answer to `status`.
             clock: for intervals.
+            reload: looks again at what the model's path leads to, and answers.
         """
         self._lanes = lanes
         self._store = store
         self._deliveries = deliveries
         self._reporting = reporting
         self._clock = clock
+        self._reload = reload
         self._flushes: list[_Flush] = []
 
     def carry_out(self, name: str, answer: Answer) -> tuple[dict[str, Any], Callable[[], None]]:
@@ -161,12 +163,11 @@ class Commands:
                 return {}, lambda: self._flush(answer)
             case "status":
                 return {}, lambda: answer(OK, {"status": "ok"} | self._reporting.snapshot())
-            case "heartbeat":
+            case "reload_model":
+                return {}, lambda: self._reload(answer)
+            case _:
                 body = {"status": "ok", "version": __version__, "time": timestamp(self._clock.wall())}
                 return {}, lambda: answer(OK, body)
-            case _:
-                text = f"{name} is not available in this version; restart the processor"
-                return {}, lambda: answer(NOT_AVAILABLE, error(text))
 
     def _flush(self, answer: Answer) -> None:
         if len(self._flushes) >= _MOST_FLUSHES:

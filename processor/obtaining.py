@@ -11,7 +11,7 @@ from processor.errors import ConfigurationError, ModelError, ModelMisfit, Proble
 from processor.registry import references
 from processor.registry.cache import Cache
 from processor.registry.fetched import Fetched, lay_under
-from processor.registry.fetching import fetch, fetch_or_last_good
+from processor.registry.fetching import current, fetch, fetch_or_last_good
 from processor.registry.options import Options
 from processor.registry.references import Reference
 from processor.settings import Settings
@@ -43,7 +43,44 @@ def obtain(settings: Settings, *, or_last_good: bool = True) -> Obtained:
     if settings.fetched is not None:
         return Obtained(settings, settings.fetched)
     bring = fetch_or_last_good if or_last_good else fetch
-    fetched = bring(reference_of(settings), cache_of(settings), options_of(settings))
+    return _filled(settings, bring(reference_of(settings), cache_of(settings), options_of(settings)))
+
+
+def obtain_copy(settings: Settings, key: str, version: str) -> Obtained | None:
+    """Return what `obtain` has brought here before, without asking anybody; None: it is not here, or is damaged.
+
+    Args:
+        settings: the configuration.
+        key: of what was fetched.
+        version: of that.
+
+    Raises:
+        ModelMisfit: its annotations do not go with the settings.
+    """
+    content = Cache(cache_of(settings)).content(key)
+    if content is None:
+        return None
+    found = Fetched(reference_of(settings), content.path, content.digest, version, content.annotations, content.key)
+    return _filled(settings, found)
+
+
+def obtain_last(settings: Settings) -> Obtained | None:
+    """Return what `obtain` has brought here last, without asking anybody; None as in `obtain_copy`."""
+    record = Cache(cache_of(settings)).record(reference_of(settings))
+    return None if record is None else obtain_copy(settings, record.content, record.version)
+
+
+def current_version(settings: Settings) -> str:
+    """Return the `Fetched.version` of what the configured reference stands for now.
+
+    Raises:
+        ModelError, ModelUnavailable: as `obtain`.
+    """
+    return current(reference_of(settings), options_of(settings))
+
+
+def _filled(settings: Settings, fetched: Fetched) -> Obtained:
+    """Return settings with what a model's annotations say where they say nothing themselves."""
     given = settings.model_dump(exclude_unset=True, by_alias=True)
     filled = lay_under(given["model"], fetched.annotations)
     if filled == given["model"]:

@@ -23,7 +23,7 @@ from processor.filter import MAX_BYTES
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.settings import Settings, client_options
-from processor.told import FilterState, Metrics
+from processor.told import FilterState, Metrics, ModelState
 from processor.types import Message
 
 _CONNECTING_READ: Final = 0.05
@@ -46,6 +46,7 @@ class Status(msgspec.Struct):
 
     online: bool | None = None
     filter: FilterState | None = None
+    model: ModelState | None = None
     metrics: Metrics | None = None
     raw_metrics: Any = None
 
@@ -188,7 +189,7 @@ def get_filter(settings: Settings, timeout: float) -> FilterState:
     """
     with connect(settings, "filter/state", timeout=timeout) as processor:
         for message in processor.messages(timeout):
-            return _decoded(message, FilterState)
+            return decoded(message, FilterState)
         raise NoAnswer(
             f"Nothing stands on {processor.root}/filter/state: no such processor has been on this broker yet, or this "
             "user may not read there."
@@ -214,7 +215,7 @@ def set_filter(settings: Settings, payload: bytes, timeout: float) -> FilterStat
             if message.topic == "status":
                 status = message.payload
             elif not message.retain:  # retained is what was said before
-                state = _decoded(message, FilterState)
+                state = decoded(message, FilterState)
                 if state.sha256 == digest or (not payload.strip() and _is_file(state)):
                     return state
                 other = state
@@ -225,7 +226,7 @@ def set_filter(settings: Settings, payload: bytes, timeout: float) -> FilterStat
                 "on the topic changes nothing."
             )
         raise NoAnswer(
-            f"No answer from {processor.root} within {timeout:g} s; its status is {_text(status)}. "
+            f"No answer from {processor.root} within {timeout:g} s; its status is {text_of(status)}. "
             f"The document stays on {processor.root}/filter, and is judged when the processor comes."
         )
 
@@ -241,10 +242,10 @@ def get_status(settings: Settings, timeout: float) -> Status:
         NoAnswer: the broker was not reached.
     """
     status = Status()
-    with connect(settings, "status", "filter/state", "metrics", timeout=timeout) as processor:
+    with connect(settings, "status", "filter/state", "model/state", "metrics", timeout=timeout) as processor:
         for message in processor.messages(timeout, _STRAGGLERS):
             _take(status, message)
-            if None not in (status.online, status.filter, status.metrics):
+            if None not in (status.online, status.filter, status.model, status.metrics):
                 break
     return status
 
@@ -253,9 +254,11 @@ def _take(status: Status, message: Message) -> None:
     if message.topic == "status":
         status.online = message.payload == b"online"
     elif message.topic == "filter/state":
-        status.filter = _decoded(message, FilterState)
+        status.filter = decoded(message, FilterState)
+    elif message.topic == "model/state":
+        status.model = decoded(message, ModelState)
     else:
-        status.metrics = _decoded(message, Metrics)
+        status.metrics = decoded(message, Metrics)
         status.raw_metrics = msgspec.json.decode(message.payload)
 
 
@@ -278,17 +281,23 @@ def follow(settings: Settings, timeout: float, notify: Callable[[str], None]) ->
                 continue  # said again, after a reconnect of ours or the processor's
             said[message.topic] = message.payload
             try:
-                yield _text(message.payload) if message.topic == "status" else _decoded(message, FilterState)
+                yield text_of(message.payload) if message.topic == "status" else decoded(message, FilterState)
             except NoAnswer as error:
                 notify(str(error))
 
 
-def _decoded(message: Message, kind: type[_Kind]) -> _Kind:
+def decoded(message: Message, kind: type[_Kind]) -> _Kind:
+    """Return what a processor says on a topic.
+
+    Raises:
+        NoAnswer: no processor says that.
+    """
     try:
         return msgspec.json.decode(message.payload, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise NoAnswer(f"What stands on …/{message.topic} is no processor's: {error}.") from error
 
 
-def _text(payload: bytes) -> str:
+def text_of(payload: bytes) -> str:
+    """Return a short payload as text that can be shown."""
     return repr(payload[:40].decode(errors="replace"))[1:-1] or "absent"

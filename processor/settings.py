@@ -106,7 +106,7 @@ class Settings(Section):
         """
         return build(data, self._directory)
 
-    def with_fetched(self, fetched: Fetched) -> Settings:
+    def with_fetched(self, fetched: Fetched | None) -> Settings:
         """Return the same settings with their model."""
         copy = self.model_copy()
         copy._fetched = fetched  # noqa: SLF001 - of our own kind

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from processor import settings
 from processor.admission import Bounds
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
@@ -18,6 +20,11 @@ from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.decoders import decoder
 from processor.errors import ModelMisfit, Problem
+from processor.exchange.beginning import model_problems
+from processor.exchange.control import InForce, ModelControl
+from processor.exchange.exchange import Exchange
+from processor.exchange.loader import Loader
+from processor.exchange.opening import Opened
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
@@ -26,11 +33,16 @@ from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Remembered
 from processor.metrics import Metrics
 from processor.pipeline import Pipeline
+from processor.protocols import Model
 from processor.receipts import Receipts
+from processor.registry import references
+from processor.registry.fetched import Fetched
 from processor.reporting import Reporting
 from processor.selection import Selection
 from processor.session import BrokerSession
 from processor.settings import HubLegacy
+from processor.shadow.comparison import Comparison
+from processor.shadow.judge import Shadow
 from processor.sizing import WindowSize
 from processor.slot_state import SlotChanges
 from processor.source_sections import Source
@@ -42,6 +54,7 @@ from processor.windows import Shape, WindowBuffer
 from tests import sparkplug
 
 START = 1_790_000_000
+STEERED = ("filter", "command", "model")
 IMU = {"name": "imu", "topics": ["imu/+"], "fields": ["x"], "time": "t"}
 ROOMY = Bounds(1 << 30, 7 * 86400 * NS, "block")
 FULL = Bounds(1, 7 * 86400 * NS, "block")  # after the first sample
@@ -143,25 +156,34 @@ class Line:
         model, metrics = EvenModel(), self.metrics
         fields = [(one.name, one.fields) for one in configured]
 
-        def make_selection(active: FilterDocument) -> Selection:
-            return Selection(active, model.labels, fields)
+        def make_selection(active: FilterDocument, judge: Model) -> Selection:
+            return Selection(active, judge.labels, fields)
 
         self.computation = Computation(
             "line-1",
             intake=Intake(configured, [decoder(one) for one in configured], windows, "mlade"),
             windows=windows,
             model=model,
-            selection=make_selection(self.control.active),
+            selection=make_selection(self.control.active, model),
             revision=self.control.revision,
             fields=dict(fields),
         )
         self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
+        configuration = settings.build(
+            {"id": "line-1", "sources": list(sources), "model": {"path": "even.onnx"}, "filter": {"rules": []}},
+            directory,
+        )
+        fetched = Fetched(references.parse("even.onnx"), directory / "even.onnx", "sha256:0", "1")
+        in_force = InForce.of(Opened(configuration, model, fetched), None, "")
+        self.models = ModelControl(configuration, in_force, state.meta("model"), clock.wall(), wanted=None)
+        self.loader = Loader(MODEL_SLOT, self.computation.recent, lambda: None)
         lane = Lane(
             name="default",
             root="mlade/line-1",
             computation=self.computation,
             filters=self.control,
+            models=self.models,
             make_selection=make_selection,
             journal=journal,
             sizes=WindowSize(
@@ -187,14 +209,31 @@ class Line:
             extra=dict,
             outputs=self.link if outputs else None,
         )
-        commands = Commands(lanes=[lane], store=self.store, deliveries=[], reporting=reporting, clock=clock)
         twin = Twin(link=self.link, lane=lane, legacy=legacy, kept=self.store.meta("twin"))
+        exchange = Exchange(
+            lane=lane,
+            source=self.source,
+            loader=self.loader,
+            problems=partial(model_problems, configuration),
+            metrics=metrics,
+            clock=clock,
+            report=twin.report,
+        )
+        commands = Commands(
+            lanes=[lane],
+            store=self.store,
+            deliveries=[],
+            reporting=reporting,
+            clock=clock,
+            reload=exchange.reload,
+        )
         steering = Steering(
             root="mlade/line-1",
             processor="line-1",
             source=self.source,
             link=self.link,
             lanes=[lane],
+            exchanges=[exchange],
             twin=twin,
             store=self.store,
             commands=commands,
@@ -203,11 +242,11 @@ class Line:
             clock=clock,
             age=age,
             session=BrokerSession(None, [], wanted=True, metrics=metrics),
-            subscriptions={f"mlade/line-1/{name}": number for number, name in enumerate(("filter", "command"), 1)},
+            subscriptions={f"mlade/line-1/{name}": number for number, name in enumerate(STEERED, 1)},
         )
         self.pipeline = Pipeline(
             source=self.source,
-            link=self.link,
+            requests=[self.link.take, self.loader.take],
             lanes=[lane],
             store=self.store,
             receipts=self.receipts,
@@ -404,6 +443,24 @@ def test_batches_shrink_while_messages_take_long(
     assert sum(sizes) == 100
     assert sizes[:2] == [20, 20]
     assert (max(sizes[2:]) <= 12) == expected
+    line.store.close()
+
+
+def test_batches_are_small_beside_a_slow_shadow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All windows of a batch may be its own."""
+    line = Line(tmp_path)
+    slow = EvenModel()
+    slow.seconds_per_window = 0.05
+    line.computation.shadow = Shadow(slow, "0", "line-1", 0.001, Comparison(slow, slow, "probabilities"))
+    run, sizes = line.computation.run, []
+
+    def counting(messages: Sequence[Message]) -> Outcome:
+        sizes.append(len(messages))
+        return run(messages)
+
+    monkeypatch.setattr(line.computation, "run", counting)
+    line.play([reading(number) for number in range(1, 21)])
+    assert sizes == [4, 4, 4, 4, 4]
     line.store.close()
 
 
