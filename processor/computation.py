@@ -175,6 +175,12 @@ class Computation:
         return replace(outcome, remembered=[*self._intake.memory.changes(), *self.selection.memories.changes()])
 
     @property
+    def seconds_per_window(self) -> float:
+        """About what a window takes in its models, in a call as large as they get."""
+        shadow = 0.0 if self.shadow is None else self.shadow.model.seconds_per_window
+        return self.model.seconds_per_window + shadow
+
+    @property
     def _most_windows(self) -> int:
         """Windows that are made at once, at most."""
         shape = self.windows.shape

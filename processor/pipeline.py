@@ -129,7 +129,7 @@ class Pipeline:
         self._stopping = True
 
     def _most_messages(self) -> int:
-        of_models = [lane.computation.model.seconds_per_window for lane in self._lanes]
+        of_models = [lane.computation.seconds_per_window for lane in self._lanes]
         seconds = max(*of_models, min(self._seconds_per_message), 1e-9)
         return max(1, min(self._max_batch, int(_LONGEST_BATCH / seconds)))
 

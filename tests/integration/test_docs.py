@@ -12,13 +12,20 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from tests import recordings
+from processor.demo.data import MODEL_PATH
+from tests import models, recordings
 from tests.commands import Done, mlade_here
 from tests.mosquitto import MosquittoFactory
 from tests.mqtt_client import MqttClientFactory
+from tests.plant import measured
+from tests.registry import Registry
 from tests.running import ProcessorFactory
 
 DOCS = Path(__file__).parents[2] / "docs"
+STEPS = re.compile(
+    r"^ +(mlade (?:check|run|status|filter set) .*?)(?: +#.*)?$|`(mlade (?:check|run) .*?)`", re.MULTILINE
+)
+"""Commands on a page that tells how to begin, in a block or in a sentence."""
 
 
 class Command(NamedTuple):
@@ -115,6 +122,44 @@ def test_choosing_a_filter_goes_as_the_page_says(
     assert Path("monday.html").stat().st_size > 1_000_000
 
 
+@pytest.mark.parametrize("page", ["../README.md", "start.md"])
+def test_a_plant_is_plugged_in_as_the_page_says(
+    page: str,
+    make_processor: ProcessorFactory,
+    mqtt_client: MqttClientFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its configuration and filter, with another broker and a model of the test's, and the commands in their order."""
+    text = (DOCS / page).read_text().partition("Plug it into your plant")[2]
+    configuration, filter_ = [
+        yaml.safe_load(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)[:2]
+    ]
+    del configuration["broker"]
+    processor = make_processor(**configuration | {"id": f"plant-{len(page)}"})
+    monkeypatch.chdir(processor.directory)
+    window = configuration["model"]["window"]
+    fields = configuration["sources"][0]["fields"]
+    models.write(models.cnn(channels=len(fields), size=window["size"], labels=["ok", "worn"]), Path(), "press")
+    Path("filter.yaml").write_text(json.dumps(filter_))
+    Path("tighter.yaml").write_text(json.dumps(filter_ | {"rules": filter_["rules"][:1]}))
+    ran = []
+    for line in STEPS.findall(text):
+        command = "".join(line)
+        if command.split()[1] == "run":
+            processor.start()
+            client = mqtt_client()
+            for number in range(window["size"]):
+                reading = {"ts": 1_790_000_000 + number / 10, **dict.fromkeys(fields, 0.5)}
+                client.publish("plant/7/press", json.dumps(reading))
+            processor.wait_until(lambda: measured(processor, "mlade_windows_total") == 1, "a window")
+        else:
+            done = run(capsys, command)
+            assert (done.code, done.err) == (0, ""), command
+        ran.append(command.split()[1])
+    assert ran == ["check", "run", *(["status"] if "README" in page else []), "filter"]
+
+
 def test_the_hub_is_connected_as_the_page_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """As far as there is no hub: its bridge is taken, and `check` says who we are in the page's words."""
     text = (DOCS / "iothub.md").read_text().partition("## Who we are")[0]
@@ -133,3 +178,21 @@ def test_the_hub_is_connected_as_the_page_says(capsys: pytest.CaptureFixture[str
 
 def _masked(text: str) -> str:
     return re.sub(r"[0-9][0-9,.]*( [KM]iB| bytes|B)?", "N", text)
+
+
+def test_models_go_into_a_registry_and_are_shown_as_the_page_says(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With the demo's model; what is measured is another figure each time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    Path("motions.onnx").write_bytes(MODEL_PATH.read_bytes())
+    ran = []
+    for line, output in commands("models.md"):
+        done = run(capsys, line.replace("plants.azurecr.io", registry.host))
+        assert (done.code, done.err) == (0, "")
+        shown = re.sub("sha256:[0-9a-f]{64}", "sha256:DIGEST", done.out.replace(registry.host, "plants.azurecr.io"))
+        lines = [_masked(text) if text.startswith("µs") else text for text in shown.splitlines()]
+        assert lines == [_masked(text) if text.startswith("µs") else text for text in output if text], line
+        ran.append(line.split()[2])
+    assert ran == ["push", "show"]

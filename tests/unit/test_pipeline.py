@@ -40,6 +40,8 @@ from processor.reporting import Reporting
 from processor.selection import Selection
 from processor.session import BrokerSession
 from processor.settings import HubLegacy
+from processor.shadow.comparison import Comparison
+from processor.shadow.judge import Shadow
 from processor.sizing import WindowSize
 from processor.slot_state import SlotChanges
 from processor.source_sections import Source
@@ -440,6 +442,24 @@ def test_batches_shrink_while_messages_take_long(
     assert sum(sizes) == 100
     assert sizes[:2] == [20, 20]
     assert (max(sizes[2:]) <= 12) == expected
+    line.store.close()
+
+
+def test_batches_are_small_beside_a_slow_shadow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All windows of a batch may be its own."""
+    line = Line(tmp_path)
+    slow = EvenModel()
+    slow.seconds_per_window = 0.05
+    line.computation.shadow = Shadow(slow, "0", "line-1", 0.001, Comparison(slow, slow, "probabilities"))
+    run, sizes = line.computation.run, []
+
+    def counting(messages: Sequence[Message]) -> Outcome:
+        sizes.append(len(messages))
+        return run(messages)
+
+    monkeypatch.setattr(line.computation, "run", counting)
+    line.play([reading(number) for number in range(1, 21)])
+    assert sizes == [4, 4, 4, 4, 4]
     line.store.close()
 
 
