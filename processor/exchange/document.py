@@ -62,18 +62,31 @@ def wanted(document: Mapping[str, Any] | None, settings: Settings) -> Settings:
         problems += problems_of(error)
     shadow = None if section is None else section.shadow
     for key, one in (("path", section), ("shadow.path", shadow)):
-        if one is not None and not _is_allowed(one.path, settings):
-            message = f"found {describe(one.path)}, expected a file in the configuration's folder or below it"
-            problems.append(Problem(key, message))
+        if one is not None and (expected := _expected(one.path, settings)):
+            problems.append(Problem(key, f"found {describe(references.parse(one.path).text)}, expected {expected}"))
     if problems or section is None:
         raise ConfigurationError(problems)
     given = {key: getattr(section, key) for key in LIVE if key in document}
     return settings.model_copy(update={"model": settings.model.model_copy(update=given)})
 
 
-def _is_allowed(path: str, settings: Settings) -> bool:
-    """Whether a path leads elsewhere, or to a file in the configuration's folder or below."""
-    return references.is_remote(path) or settings.path(path).is_relative_to(settings.path("."))
+def _expected(path: str, settings: Settings) -> str:
+    """Return what a document's path should be, of which it is neither; empty: it may be so.
+
+    Who may write a document decides what judges, but gets neither files of this machine nor the registry's password.
+    """
+    if not references.is_remote(path):
+        inside = settings.path(path).is_relative_to(settings.path("."))
+        return "" if inside else "a file in the configuration's folder or below it"
+    model = settings.model
+    own = {references.parse(one.path).host for one in (model, model.shadow) if one is not None} - {""}
+    if model.registry.username is None or references.parse(path).host in own:
+        return ""
+    hosts = " or ".join(sorted(own)) or "none, for the configuration's model is a file"
+    return (
+        f"a host that the configuration's model.registry.username is for: {hosts}; for others Docker's configuration "
+        "holds the passwords (model.registry.docker_config)"
+    )
 
 
 def configured(settings: Settings) -> dict[str, Any]:
