@@ -255,8 +255,11 @@ def test_a_server_that_drips_ends_at_the_deadline(tmp_path: Path, first: bytes) 
         with pytest.raises(ModelUnavailable, match=r"was not here after 0\.5 s \(model\.registry\.timeout\)"):
             fetch(references.parse(url), tmp_path, Options(timeout=0.5, stall=30))
         assert time.monotonic() - begun < 5
+        server.join(10)  # it is cut off, so that nothing of ours stays behind
+        cut = not server.is_alive()
         done.set()
         server.join()
+        assert cut
     assert incoming(tmp_path) == []
 
 
