@@ -21,6 +21,7 @@ from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.copies import filters, identifier
 from processor.delivery import Delivery
+from processor.division import Division
 from processor.errors import ConfigurationError, MladeError, SessionTakenOver, StateFull
 from processor.health import HealthServer
 from processor.lanes import open_lane, prepare
@@ -65,9 +66,11 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     """
     clock = SystemClock()
     metrics = Metrics()
-    parts = prepare(settings)
-    if problems := legacy_problems(settings, parts.model):
-        raise ConfigurationError(problems)
+    slots = settings.slots
+    prepared = [prepare(slot) for slot in slots]
+    for parts in prepared:
+        if parts.slot.name == MODEL_SLOT and (problems := legacy_problems(parts.slot, parts.model)):
+            raise ConfigurationError(problems)
 
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0
@@ -76,6 +79,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         durability=outbox.durability,
         bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
         bridges=[bridge.name for bridge in settings.bridges],
+        slots=[slot.name for slot in slots],
     )
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
     receipts = Receipts(store.receipts())
@@ -88,16 +92,19 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     )
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
     twin_memory = store.meta("twin")
-    lane = open_lane(
-        parts,
-        store.slot(MODEL_SLOT),
-        now=clock.wall(),
-        window_size=twin_memory["window_size"] if twin_memory and settings.legacy else None,
-        paused=bool(store.meta("paused")),
-        copies=copies,
-        held=lambda: session.held,
-    )
-    lanes = [lane]
+    window_size = twin_memory["window_size"] if twin_memory and settings.legacy else None
+    lanes = [
+        open_lane(
+            parts,
+            store.slot(parts.slot.name),
+            now=clock.wall(),
+            window_size=window_size if parts.slot.name == MODEL_SLOT else None,
+            paused=bool(store.meta("paused")),
+            copies=copies,
+            held=lambda: session.held,
+        )
+        for parts in prepared
+    ]
     deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
@@ -131,7 +138,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
-    twin = Twin(link=link, lane=lane, legacy=settings.legacy, kept=twin_memory)
+    twin = Twin(link=link, lanes=lanes, legacy=settings.legacy, kept=twin_memory)
     commands = Commands(lanes=lanes, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
     steering = Steering(
         root=settings.root,
@@ -149,7 +156,6 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         session=session,
         subscriptions={one.filter: one.identifier for one in subscriptions if one.control},
     )
-    batch = settings.model.batch
 
     def notify() -> None:
         for delivery in deliveries:
@@ -158,6 +164,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     pipeline = Pipeline(
         source=connection,
         link=link,
+        division=Division.of(settings),
         lanes=lanes,
         store=store,
         receipts=receipts,
@@ -168,9 +175,9 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=min(batch.max_size, most_messages(settings)),
-        seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
-        max_delay=batch.max_delay / NS,
+        max_batch=min(min(slot.model.batch.max_size, most_messages(slot)) for slot in slots),
+        seconds_per_message=_SECONDS_PER_IMAGE if any(one.format == "image" for one in settings.sources) else 0.0,
+        max_delay=min(slot.model.batch.max_delay for slot in slots) / NS,
     )
     store.commit(
         Changes(
@@ -218,9 +225,13 @@ def _subscriptions(settings: Settings) -> list[Subscription]:
     """Return our own topics and the sources' filters; the live filter first, so that it judges the first reading."""
     if settings.broker is None:
         return []
-    root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
-    own = [(one.at(root), one.listen) for one in own_topics.OWN_TOPICS if one.listen is not None]
+    own = [
+        (one.at(own_root), one.listen)
+        for one in own_topics.OWN_TOPICS
+        if one.listen is not None
+        for own_root in ([slot.root for slot in settings.slots] if one.per_model else [settings.root])
+    ]
     subscriptions = [
         *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
         *(Subscription(text, qos, identifier(text)) for text, qos in data),
@@ -403,8 +414,8 @@ def run(settings: Settings) -> int:
     app = build(settings, stop.set)
     log.info(
         "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
-        settings.id, len(settings.sources), settings.path(settings.model.path).name, len(settings.bridges),
-        settings.path(settings.state_dir),
+        settings.id, len(settings.sources), ", ".join(slot.path(slot.model.path).name for slot in settings.slots),
+        len(settings.bridges), settings.path(settings.state_dir),
     )  # fmt: skip
     app.start()
     stop.wait()

@@ -23,7 +23,7 @@ from processor.model.onnx_model import OnnxModel, load_model
 from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
-from processor.settings import HubBridge, HubLegacy, Settings
+from processor.settings import HubBridge, HubLegacy, Slot
 from processor.windows import Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
@@ -32,15 +32,15 @@ _PIXELS_AT_ONCE: Final = 32 << 20
 """Bytes."""
 
 
-def open_model(settings: Settings) -> OnnxModel:
-    """Load the configured model.
+def open_model(slot: Slot) -> OnnxModel:
+    """Load a configured model.
 
     Raises:
         ModelError: it cannot be loaded, or does not fit what the sources give.
     """
-    model, source = settings.model, settings.sources[0]
+    model, source = slot.model, slot.sources[0]
     return load_model(
-        settings.path(model.path),
+        slot.path(model.path),
         window_size=model.window.size,
         channels=source.channels,
         fields=source.fields,
@@ -58,70 +58,69 @@ def open_model(settings: Settings) -> OnnxModel:
     )
 
 
-def with_window_size(settings: Settings, model: OnnxModel, size: int | None) -> tuple[Settings, OnnxModel]:
-    """Return settings and model with windows of another size, as a twin had asked for; the same where that is None.
+def with_window_size(slot: Slot, model: OnnxModel, size: int | None) -> tuple[Slot, OnnxModel]:
+    """Return a slot and its model with windows of another size, as a twin had asked for; the same where that is None.
 
     Where the model does not take them any more, that is logged, and both are as they were.
     """
     if size is None:
-        return settings, model
-    sized = settings.with_window_size(size)
+        return slot, model
+    sized = slot.with_window_size(size)
     try:
         return sized, open_model(sized)
     except ModelError as error:
         log.warning("The window size %d that the twin had asked for is not possible any more: %s", size, error)
-        return settings, model
+        return slot, model
 
 
-def signature(settings: Settings) -> str:
+def signature(slot: Slot) -> str:
     """Return what windows look like: those kept from a run in which they looked different are useless."""
-    window = settings.model.window
-    sources = [[source.name, source.fields] for source in settings.sources]
+    window = slot.model.window
+    sources = [[source.name, source.fields] for source in slot.sources]
     return json.dumps([window.size, window.step, window.max_gap, sources])
 
 
-def filter_problems(settings: Settings, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
+def filter_problems(slot: Slot, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
-    known = dict.fromkeys(field for source in settings.sources for field in source.fields)
-    window, source = settings.model.window, settings.sources[0]
+    window, source = slot.model.window, slot.sources[0]
     channels = None if source.format == "image" else len(source.fields)
     return [
-        *check_against(document, kind=model.kind, labels=model.labels, fields=list(known)),
+        *check_against(document, kind=model.kind, labels=model.labels, fields=slot.fields),
         *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
     ]
 
 
-def legacy_problems(settings: Settings, model: OnnxModel) -> Sequence[Problem]:
+def legacy_problems(slot: Slot, model: OnnxModel) -> Sequence[Problem]:
     """Return where what the configuration says of MLADE's desired properties does not fit the model or the sources."""
     return [
         problem
-        for position, bridge in enumerate(settings.bridges)
+        for position, bridge in enumerate(slot.settings.bridges)
         if isinstance(bridge, HubBridge) and bridge.legacy is not None
-        for problem in _legacy_problems(settings, model, bridge.legacy, f"bridges[{position}].legacy")
+        for problem in _legacy_problems(slot, model, bridge.legacy, f"bridges[{position}].legacy")
     ]
 
 
-def _legacy_problems(settings: Settings, model: OnnxModel, legacy: HubLegacy, path: str) -> Iterator[Problem]:
+def _legacy_problems(slot: Slot, model: OnnxModel, legacy: HubLegacy, path: str) -> Iterator[Problem]:
     document = validate_filter(as_filter({}, legacy.field, legacy.label))
-    for problem in filter_problems(settings, model, document):
+    for problem in filter_problems(slot, model, document):
         key = "field" if ".where.fields" in problem.path else "label"
         yield Problem(f"{path}.{key}", problem.message)
 
 
-def most_messages(settings: Settings) -> int:
+def most_messages(slot: Slot) -> int:
     """Return how many messages may be carried through at once: an image is a small one, and takes much room."""
-    source = settings.sources[0]
+    source = slot.sources[0]
     if source.image_size is None:
         return sys.maxsize
     height, width = source.image_size
     return max(1, _PIXELS_AT_ONCE // (height * width * source.channels))
 
 
-def make_windows(settings: Settings) -> WindowBuffer:
+def make_windows(slot: Slot) -> WindowBuffer:
     """Return empty windows."""
-    window = settings.model.window
+    window = slot.model.window
     # Of images only their places and times are kept.
-    shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
+    shape = Shape(window.size, window.step, len(slot.sources[0].fields), window.max_gap)
     return WindowBuffer(shape, window.max_streams)
 
 
@@ -133,7 +132,7 @@ class Assembly(NamedTuple):
 
 
 def build_computation(
-    settings: Settings,
+    slot: Slot,
     model: Model,
     document: FilterDocument,
     *,
@@ -149,7 +148,7 @@ def build_computation(
     """Put decoders, windows, model and filter together.
 
     Args:
-        settings: the configuration.
+        slot: the model's part of the configuration.
         model: from `open_model`.
         document: the filter, which fits the model and the sources.
         windows: from `make_windows`, with what is known from an earlier run.
@@ -161,16 +160,17 @@ def build_computation(
         of_sources: what the sources remember from it.
         samples: whether accepted windows become samples; else they are only counted.
     """
-    field_names = [(source.name, source.fields) for source in settings.sources]
+    field_names = [(source.name, source.fields) for source in slot.sources]
 
     def make_selection(active: FilterDocument) -> Selection:
         return Selection(active, model.labels, field_names, computation.selection.memories.successor())
 
-    decoders = [decoder(source) for source in settings.sources]
-    intake = Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held)
+    decoders = [decoder(source) for source in slot.sources]
+    intake = Intake(slot.sources, decoders, windows, slot.settings.topic_prefix, copies=copies, held=held)
     intake.memory.restore(of_sources)
     computation = Computation(
-        settings.id,
+        slot.settings.id,
+        slot=slot.name,
         intake=intake,
         windows=windows,
         model=model,

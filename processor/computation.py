@@ -19,6 +19,7 @@ from processor.protocols import Model
 from processor.samples import Candidates
 from processor.selection import Judgement, Selection
 from processor.types import (
+    MODEL_SLOT,
     DeadLetter,
     Images,
     Message,
@@ -67,7 +68,7 @@ class Outcome:
 
 
 class Computation:
-    """Intake, windows, model and filter of one processor. Used by one thread.
+    """Intake, windows, model and filter of one model slot. Used by one thread.
 
     Attributes:
         windows: every stream's.
@@ -80,6 +81,7 @@ class Computation:
         self,
         processor: str,
         *,
+        slot: str = MODEL_SLOT,
         intake: Intake,
         windows: WindowBuffer,
         model: Model,
@@ -93,6 +95,7 @@ class Computation:
 
         Args:
             processor: its id.
+            slot: the model's name in it.
             intake: decodes messages.
             windows: every stream's.
             model: judges windows.
@@ -107,6 +110,7 @@ class Computation:
         self.revision = revision
         self.paused = paused
         self._processor = processor
+        self._slot = slot
         self._intake = intake
         self._fields = fields
         self._makes_samples = samples
@@ -210,7 +214,7 @@ class Computation:
             judged[list(failures)] = False
             windows = windows.take(np.flatnonzero(judged))
         names = {slot: name for slot in set(windows.slots.tolist()) if (name := self.windows.names[slot])}
-        return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names)
+        return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names, slot=self._slot)
 
     def _with_context(
         self,

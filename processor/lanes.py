@@ -17,7 +17,7 @@ from processor.assembly import (
     signature,
     with_window_size,
 )
-from processor.computation import Computation
+from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.errors import ConfigurationError, Problem
 from processor.filter import FilterDocument
@@ -26,10 +26,11 @@ from processor.memories import OF_SOURCES, Memories, Remembered
 from processor.model.onnx_model import OnnxModel
 from processor.retained import RetainedCopies
 from processor.selection import Selection
-from processor.settings import Settings, load_filter
+from processor.settings import Slot, load_filter
 from processor.sizing import WindowSize
 from processor.slot_state import SlotState
-from processor.types import MODEL_SLOT
+from processor.store import Changes
+from processor.types import Message
 from processor.windows import LookBack
 
 
@@ -59,6 +60,16 @@ class Lane:
     source_names: Sequence[str]
     fields: Sequence[str]
 
+    def carry(self, messages: Sequence[Message], changes: Changes) -> Outcome:
+        """Carry its part of a batch from messages to samples, and add to `changes` what that changes on disk."""
+        outcome = self.computation.run(messages)
+        own = changes.of(self.name)
+        own.remembered = outcome.remembered
+        self.journal.record(own, outcome.taken.readings.slots, outcome.past)
+        changes.samples = [*changes.samples, *outcome.outgoing]
+        changes.dead_letters = [*changes.dead_letters, *outcome.dead_letters]
+        return outcome
+
     def memory(self) -> dict[str, Any]:
         """Return what has to survive a restart, as JSON holds it."""
         return {"filter": self.filters.memory(), **self.computation.memory(self.computation.selection)}
@@ -68,34 +79,34 @@ class Parts(NamedTuple):
     """A configured model and filter that fit each other and the sources: what a lane is made of.
 
     Attributes:
-        settings: the configuration.
+        slot: the model's part of the configuration.
         document: the file's filter.
         text: what it was read from.
         model: loaded.
     """
 
-    settings: Settings
+    slot: Slot
     document: FilterDocument
     text: bytes
     model: OnnxModel
 
     def check(self, document: FilterDocument) -> Sequence[Problem]:
         """Return where a filter does not fit the model or the sources."""
-        return filter_problems(self.settings, self.model, document)
+        return filter_problems(self.slot, self.model, document)
 
 
-def prepare(settings: Settings) -> Parts:
-    """Load the model and the filter.
+def prepare(slot: Slot) -> Parts:
+    """Load a model and its filter.
 
     Raises:
         ConfigurationError: filter, model and sources do not fit.
         ModelError: the model cannot be loaded.
     """
-    document, text = load_filter(settings)
-    parts = Parts(settings, document, text, open_model(settings))
+    document, text = load_filter(slot)
+    parts = Parts(slot, document, text, open_model(slot))
     problems = [Problem(f"filter.{problem.path}", problem.message) for problem in parts.check(document)]
     if problems:
-        raise ConfigurationError(problems)
+        raise ConfigurationError(slot.named(problems))
     return parts
 
 
@@ -120,9 +131,9 @@ def open_lane(
         copies: tells retained messages that were read before.
         held: returns the filters that a message may have a copy for.
     """
-    settings = parts.settings
+    slot = parts.slot
     control = FilterControl(parts.document, parts.text, parts.check, state.meta("filter"), now)
-    sized, model = with_window_size(settings, parts.model, window_size)
+    sized, model = with_window_size(slot, parts.model, window_size)
     windows = make_windows(sized)
     windows.keep(LookBack(*(state.meta("look_back") or ())))
     journal = Journal(windows, signature(sized), state)  # before the filter says how far to look back from now on
@@ -140,20 +151,20 @@ def open_lane(
         held=held,
     )
     sizes = WindowSize(
-        configured=settings.model.window.size,
+        configured=slot.model.window.size,
         computation=computation,
         journal=journal,
-        open_model=lambda size: open_model(settings.with_window_size(size)),
-        signature=lambda size: signature(settings.with_window_size(size)),
+        open_model=lambda size: open_model(slot.with_window_size(size)),
+        signature=lambda size: signature(slot.with_window_size(size)),
     )
     return Lane(
-        name=MODEL_SLOT,
-        root=settings.root,
+        name=slot.name,
+        root=slot.root,
         computation=computation,
         filters=control,
         make_selection=make_selection,
         journal=journal,
         sizes=sizes,
-        source_names=[source.name for source in settings.sources],
-        fields=list(dict.fromkeys(field for source in settings.sources for field in source.fields)),
+        source_names=[source.name for source in slot.sources],
+        fields=slot.fields,
     )

@@ -14,6 +14,7 @@ from typing import Final
 
 from processor.clock import AgeClock
 from processor.cloud import CloudLink, Desired, Input, Method
+from processor.division import Division
 from processor.errors import StateFull
 from processor.lanes import Lane
 from processor.metrics import Metrics
@@ -64,6 +65,7 @@ class Pipeline:
         *,
         source: Source,
         link: CloudLink,
+        division: Division,
         lanes: Sequence[Lane],
         store: Store,
         receipts: Receipts,
@@ -83,6 +85,7 @@ class Pipeline:
         Args:
             source: the connection to the broker.
             link: what the cloud asks; it wakes `source`.
+            division: which messages are for which lane.
             lanes: from messages to samples, one a model.
             store: where it all goes, in one transaction a batch.
             receipts: which messages were taken in before.
@@ -99,6 +102,7 @@ class Pipeline:
         """
         self._source = source
         self._link = link
+        self._division = division
         self._lanes = lanes
         self._store = store
         self._receipts = receipts
@@ -268,19 +272,20 @@ class Pipeline:
         """Carry one batch from messages to what it changes."""
         started = self._clock.monotonic()
         fresh = self._receipts.fresh(messages)
-        (lane,) = self._lanes
-        outcome = lane.computation.run(fresh)
-        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters)
-        own = changes.of(lane.name)
-        own.remembered = outcome.remembered
-        lane.journal.record(own, outcome.taken.readings.slots, outcome.past)
+        changes = Changes()
+        outcomes = [
+            (lane, lane.carry(own, changes))
+            for lane, own in zip(self._lanes, self._division.divide(fresh), strict=True)
+            if own
+        ]
         if fresh:
             self._seconds_per_message.append((self._clock.monotonic() - started) / len(fresh))
 
         def follow_up() -> None:
             self._reporting.count_batch(len(messages) - len(fresh), self._clock.monotonic() - started)
-            self._reporting.report(lane, outcome)
-            if outcome.outgoing:
+            for lane, outcome in outcomes:
+                self._reporting.report(lane, outcome)
+            if changes.samples:
                 self._notify()
 
         return _Work(messages, pack(fresh), changes, follow_up)

@@ -16,6 +16,7 @@ from processor.errors import ConfigurationError
 from processor.logs import one_line
 from processor.remote import Status
 from processor.told import Bridge, FilterState, Metrics
+from processor.types import MODEL_SLOT
 from processor.units import size_text
 
 
@@ -89,8 +90,8 @@ def status_rows(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
     """Yield what a processor says about itself, as headings and lines."""
     words = {True: "online", False: "offline", None: "unknown: nothing stands on its status topic"}
     yield "status", words[status.online]
-    if status.filter is not None:
-        yield "filter", filter_line(status.filter)
+    for name, state in status.filters.items():
+        yield "filter" if name == MODEL_SLOT else f"filter of {name}", filter_line(state)
     if status.metrics is not None:
         yield from _metrics_rows(status.metrics, now)
 
@@ -106,8 +107,10 @@ def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
         rate = f"{metrics.rates[name]:>12.1f} /s" if name in metrics.rates else ""
         yield name.replace("_", " "), f"{count:>12.0f}{rate}"
     yield "streams", f"{metrics.streams:>12}"
-    for rule, count in metrics.by_rule.items():
-        yield f"accepted by {rule}", f"{count:>12}"
+    of_models = {name: model.by_rule for name, model in metrics.models.items()} or {"": metrics.by_rule}
+    for name, by_rule in of_models.items():
+        for rule, count in by_rule.items():
+            yield f"accepted by {rule}" + (f" of {name}" if name else ""), f"{count:>12}"
     outbox = metrics.outbox
     lost = ", ".join(f"{count} {reason}" for reason, count in outbox.lost.items() if count)
     yield "outbox", f"{outbox.samples} samples, {size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")

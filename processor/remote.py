@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -20,7 +20,7 @@ from processor.errors import BrokerError, ConfigurationError, MladeError, Proble
 from processor.filter import MAX_BYTES
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
-from processor.settings import Settings, client_options
+from processor.settings import Settings, Slot, client_options
 from processor.told import FilterState, Metrics
 from processor.types import Message
 
@@ -43,7 +43,8 @@ class Status(msgspec.Struct):
     """Everything retained that a processor says about itself; None where it says nothing."""
 
     online: bool | None = None
-    filter: FilterState | None = None
+    filters: dict[str, FilterState] = {}
+    """Of each model."""
     metrics: Metrics | None = None
     raw_metrics: Any = None
 
@@ -169,23 +170,23 @@ def subscribe(
     return early
 
 
-def get_filter(settings: Settings, timeout: float) -> FilterState:
-    """Return what the processor last said about its filter.
+def get_filter(slot: Slot, timeout: float) -> FilterState:
+    """Return what the processor last said about a model's filter.
 
     Raises:
         NoAnswer: nothing is there.
     """
-    with connect(settings, "filter/state", timeout=timeout) as processor:
+    with connect(slot.settings, f"{slot.below}filter/state", timeout=timeout) as processor:
         for message in processor.messages(timeout):
             return _decoded(message, FilterState)
         raise NoAnswer(
-            f"Nothing stands on {processor.root}/filter/state: no such processor has been on this broker yet, or this "
+            f"Nothing stands on {slot.root}/filter/state: no such processor has been on this broker yet, or this "
             "user may not read there."
         )
 
 
-def set_filter(settings: Settings, payload: bytes, timeout: float) -> FilterState:
-    """Publish a filter document, or nothing to return to the file's, and return the processor's answer.
+def set_filter(slot: Slot, payload: bytes, timeout: float) -> FilterState:
+    """Publish a model's filter document, or nothing to return to the file's, and return the processor's answer.
 
     Raises:
         ConfigurationError: the document is too long for a processor to read.
@@ -197,8 +198,8 @@ def set_filter(settings: Settings, payload: bytes, timeout: float) -> FilterStat
     digest = hashlib.sha256(payload).hexdigest()
     status = b""
     other: FilterState | None = None
-    with connect(settings, "status", "filter/state", timeout=timeout) as processor:
-        processor.publish("filter", payload)
+    with connect(slot.settings, "status", f"{slot.below}filter/state", timeout=timeout) as processor:
+        processor.publish(f"{slot.below}filter", payload)
         for message in processor.messages(timeout):
             if message.topic == "status":
                 status = message.payload
@@ -215,7 +216,7 @@ def set_filter(settings: Settings, payload: bytes, timeout: float) -> FilterStat
             )
         raise NoAnswer(
             f"No answer from {processor.root} within {timeout:g} s; its status is {_text(status)}. "
-            f"The document stays on {processor.root}/filter, and is judged when the processor comes."
+            f"The document stays on {slot.root}/filter, and is judged when the processor comes."
         )
 
 
@@ -230,29 +231,30 @@ def get_status(settings: Settings, timeout: float) -> Status:
         NoAnswer: the broker was not reached.
     """
     status = Status()
-    with connect(settings, "status", "filter/state", "metrics", timeout=timeout) as processor:
+    states = {f"{slot.below}filter/state": slot.name for slot in settings.slots}
+    with connect(settings, "status", *states, "metrics", timeout=timeout) as processor:
         for message in processor.messages(timeout, _STRAGGLERS):
-            _take(status, message)
-            if None not in (status.online, status.filter, status.metrics):
+            _take(status, states, message)
+            if None not in (status.online, status.metrics) and len(status.filters) == len(states):
                 break
     return status
 
 
-def _take(status: Status, message: Message) -> None:
+def _take(status: Status, states: Mapping[str, str], message: Message) -> None:
     if message.topic == "status":
         status.online = message.payload == b"online"
-    elif message.topic == "filter/state":
-        status.filter = _decoded(message, FilterState)
+    elif message.topic in states:
+        status.filters[states[message.topic]] = _decoded(message, FilterState)
     else:
         status.metrics = _decoded(message, Metrics)
         status.raw_metrics = msgspec.json.decode(message.payload)
 
 
-def follow(settings: Settings, timeout: float, notify: Callable[[str], None]) -> Iterator[str | FilterState]:
-    """Yield the processor's status and its filter's state, now and at each change, for ever.
+def follow(slot: Slot, timeout: float, notify: Callable[[str], None]) -> Iterator[str | FilterState]:
+    """Yield the processor's status and the state of a model's filter, now and at each change, for ever.
 
     Args:
-        settings: whose processor.
+        slot: which model, of which processor.
         timeout: seconds to reach the broker in at first; a connection lost later is made again.
         notify: told of the connection, in sentences.
 
@@ -260,7 +262,7 @@ def follow(settings: Settings, timeout: float, notify: Callable[[str], None]) ->
         NoAnswer: the broker was not reached.
     """
     said: dict[str, bytes] = {}
-    with connect(settings, "status", "filter/state", timeout=timeout) as processor:
+    with connect(slot.settings, "status", f"{slot.below}filter/state", timeout=timeout) as processor:
         processor.notify = notify
         for message in processor.messages(math.inf):
             if said.get(message.topic) == message.payload:

@@ -103,9 +103,10 @@ def section_in(schema: Schema, field: Schema) -> tuple[list[str] | None, str]:
     if field.get("type") == "array":
         found, _ = section_in(schema, field["items"])
         return found, "[]"
-    if isinstance(field.get("additionalProperties"), dict):
-        found, _ = section_in(schema, field["additionalProperties"])
-        return found, ".<name>"
+    for values in (field.get("additionalProperties"), *field.get("patternProperties", {}).values()):
+        if isinstance(values, dict):
+            found, _ = section_in(schema, values)
+            return found, ".<name>"
     return None, ""
 
 
@@ -199,6 +200,9 @@ OTHER_TOPICS: Final = """\
 `rebirth` ([formats](../formats.md#sparkplug-b)) |
 | `spBv1.0/STATE/<host_id>` | a Sparkplug host | yes | 1 | are nodes listened to, with `host_id`; also the will |
 
+¹ of the model `default`, which is the one of `model`; of each other in `models` it is `<prefix>/<id>/models/<name>/…`
+([several models](../several-models.md)).
+
 Whatever a source's filters say, a message under `<prefix>/` is acknowledged and never becomes a reading. A stream in a
 topic is percent-encoded except `/`; over 512 bytes it is `sha256-<hex>`.
 """
@@ -245,8 +249,8 @@ def metrics() -> str:
 def topics() -> str:
     """Return the page about the topics."""
     rows = [
-        f"| `<prefix>/<id>/{one.name}` | {one.writer} | {'yes' if one.retain else 'no'} | "
-        f"{'any' if one.qos is None else one.qos} | {one.says} |\n"
+        f"| `<prefix>/<id>/{one.name}`{' ¹' if one.per_model else ''} | {one.writer} | "
+        f"{'yes' if one.retain else 'no'} | {'any' if one.qos is None else one.qos} | {one.says} |\n"
         for one in OWN_TOPICS
     ]
     return MADE + TOPICS + "".join(rows) + OTHER_TOPICS

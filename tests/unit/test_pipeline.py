@@ -17,6 +17,7 @@ from processor.cloud import CloudLink
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.decoders import decoder
+from processor.division import Division
 from processor.errors import ModelMisfit, Problem
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
@@ -188,7 +189,7 @@ class Line:
             outputs=self.link if outputs else None,
         )
         commands = Commands(lanes=[lane], store=self.store, deliveries=[], reporting=reporting, clock=clock)
-        twin = Twin(link=self.link, lane=lane, legacy=legacy, kept=self.store.meta("twin"))
+        twin = Twin(link=self.link, lanes=[lane], legacy=legacy, kept=self.store.meta("twin"))
         steering = Steering(
             root="mlade/line-1",
             processor="line-1",
@@ -208,6 +209,7 @@ class Line:
         self.pipeline = Pipeline(
             source=self.source,
             link=self.link,
+            division=Division(configured, [0] * len(configured), "mlade"),
             lanes=[lane],
             store=self.store,
             receipts=self.receipts,
