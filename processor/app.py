@@ -30,12 +30,14 @@ from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.sparkplug_host import SparkplugHost
 from processor.mqtt.subscriptions import Subscription
+from processor.obtaining import obtain, prune
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
+from processor.registry import references
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
-from processor.settings import HubBridge, Settings, client_options
+from processor.settings import HubBridge, Settings, Slot, client_options
 from processor.slot_state import SlotChanges
 from processor.steering import Steering
 from processor.store import Changes, Store
@@ -52,12 +54,13 @@ _PIPELINE_PATIENCE: Final = 1.7
 """Seconds of them for the batch underway and what was read already."""
 
 
-def build(settings: Settings, stop: Callable[[], None]) -> App:
+def build(settings: Settings, stop: Callable[[], None], slots: Sequence[Slot] | None = None) -> App:
     """Put a processor together. Nothing runs yet, but the state directory is ours.
 
     Args:
         settings: the configuration.
         stop: called, from whichever thread, when the processor cannot go on.
+        slots: the configuration's, their models obtained; None: they are obtained here.
 
     Raises:
         ConfigurationError: filter, model and sources do not fit.
@@ -66,8 +69,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     """
     clock = SystemClock()
     metrics = Metrics()
-    slots = settings.slots
-    prepared = [prepare(slot) for slot in slots]
+    prepared = [prepare(slot) for slot in slots or settings.slots]
+    slots = [parts.slot for parts in prepared]
     for parts in prepared:
         if parts.slot.name == MODEL_SLOT and (problems := legacy_problems(parts.slot, parts.model)):
             raise ConfigurationError(problems)
@@ -175,7 +178,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=min(min(slot.model.batch.max_size, most_messages(slot)) for slot in slots),
+        max_batch=min(min(slot.model.batch.messages, most_messages(slot)) for slot in slots),
         seconds_per_message=_SECONDS_PER_IMAGE if any(one.format == "image" for one in settings.sources) else 0.0,
         max_delay=min(slot.model.batch.max_delay for slot in slots) / NS,
     )
@@ -409,12 +412,17 @@ class App:
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
+    slots = [
+        obtain(slot).slot for slot in settings.slots
+    ]  # here, where a signal still ends us at once: it may take long
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    app = build(settings, stop.set)
+    app = build(settings, stop.set, slots)
+    prune(slots)  # the state directory is ours now
     log.info(
         "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
-        settings.id, len(settings.sources), ", ".join(slot.path(slot.model.path).name for slot in settings.slots),
+        settings.id, len(settings.sources),
+        ", ".join(references.parse(slot.model.path).text.rpartition("/")[2] for slot in slots),
         len(settings.bridges), settings.path(settings.state_dir),
     )  # fmt: skip
     app.start()

@@ -20,6 +20,7 @@ from processor.intake import Intake
 from processor.legacy import as_filter
 from processor.memories import Memories, Remembered
 from processor.model.onnx_model import OnnxModel, load_model
+from processor.obtaining import obtain, remember
 from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
@@ -32,15 +33,30 @@ _PIXELS_AT_ONCE: Final = 32 << 20
 """Bytes."""
 
 
-def open_model(slot: Slot) -> OnnxModel:
-    """Load a configured model.
+def obtain_model(slot: Slot) -> tuple[Slot, OnnxModel]:
+    """Bring a configured model here, and load it.
+
+    Returns:
+        The slot, with the model's annotations where the file says nothing, and the model.
 
     Raises:
-        ModelError: it cannot be loaded, or does not fit what the sources give.
+        ModelError: it cannot be had or loaded, or does not fit what the sources give.
     """
+    obtained, _ = obtain(slot)
+    return obtained, open_model(obtained)
+
+
+def open_model(slot: Slot) -> OnnxModel:
+    """Load a configured model; it is fetched where `obtain` has not done so before.
+
+    Raises:
+        ModelError: it cannot be had or loaded, or does not fit what the sources give.
+    """
+    slot, fetched = obtain(slot)
     model, source = slot.model, slot.sources[0]
-    return load_model(
-        slot.path(model.path),
+    loaded = load_model(
+        fetched.path,
+        name=fetched.name,
         window_size=model.window.size,
         channels=source.channels,
         fields=source.fields,
@@ -55,7 +71,11 @@ def open_model(slot: Slot) -> OnnxModel:
         temperature=model.temperature,
         max_batch=model.batch.max_size,
         threads=model.threads,
+        providers=model.providers,
+        custom_ops=[slot.path(name) for name in model.custom_ops],
     )
+    remember(slot)
+    return loaded
 
 
 def with_window_size(slot: Slot, model: OnnxModel, size: int | None) -> tuple[Slot, OnnxModel]:

@@ -18,6 +18,8 @@ from processor.filter import FilterDocument, all_problems, to_plain
 from processor.fitting import WrittenSlot, written_slots
 from processor.model.onnx_model import OnnxModel
 from processor.mqtt.client import new_client
+from processor.obtaining import obtain
+from processor.registry.fetched import Fetched
 from processor.settings import (
     BridgeSettings,
     FilesBridge,
@@ -89,7 +91,7 @@ def _check_slot(
         problems: what was found.
     """
     given = data.get("filter") if written.where == ("model",) else written.model.get("filter")
-    slot = slot or _stand_in(written, directory)
+    slot = slot or _stand_in(written, data, directory)
     document = rejected = None
     named = partial(as_written, where=".".join(written.where), positions=() if slot is None else slot.positions)
     if isinstance(given, dict) or (isinstance(given, str) and given):
@@ -101,7 +103,7 @@ def _check_slot(
     if slot is None:
         return None
     found: list[Problem] = []
-    model = _open_model(slot, found)
+    slot, model = _open_model(slot, found)
     if model is not None:
         fits = partial(filter_problems, slot, model)
         unfit = all_problems(rejected, fits) if rejected else fits(document) if document else ()
@@ -129,7 +131,7 @@ def _client_problems(settings: Settings) -> Sequence[Problem]:
     return problems
 
 
-def _stand_in(written: WrittenSlot, directory: Path) -> Slot | None:
+def _stand_in(written: WrittenSlot, data: Mapping[str, Any], directory: Path) -> Slot | None:
     """Return a model and its sources' fields of a configuration that is wrong elsewhere; None if it is there."""
     readings: dict[int, dict[str, Any]] = {}
     for position, source in written.sources:
@@ -141,22 +143,25 @@ def _stand_in(written: WrittenSlot, directory: Path) -> Slot | None:
         return None
     some = next(iter(readings.values()))
     sources = [{"name": f"s{n}", "topics": [f"t{n}"], **readings.get(n, some)} for n in range(max(readings) + 1)]
-    model = {**written.model, "filter": {}}
+    state = {"state_dir": kept} if isinstance(kept := data.get("state_dir"), str) and kept else {}
+    models = {written.name: {**written.model, "filter": {}}}
     try:
-        settings = configuration.build({"id": "check", "sources": sources, "models": {written.name: model}}, directory)
+        settings = configuration.build({**state, "id": "check", "sources": sources, "models": models}, directory)
     except ConfigurationError:
         return None  # told already
     return replace(settings.slots[0], positions=list(readings))
 
 
-def _open_model(slot: Slot, problems: list[Problem]) -> OnnxModel | None:
+def _open_model(slot: Slot, problems: list[Problem]) -> tuple[Slot, OnnxModel | None]:
+    """Return the slot with its model obtained, and the model; None, and why, where it does not open."""
     try:
-        return open_model(slot)
+        slot, _ = obtain(slot)  # apart: what its annotations say counts even where it does not open
+        return slot, open_model(slot)
     except ModelMisfit as misfit:
         problems += misfit.problems
     except ModelError as error:
         problems.append(Problem("model.path", str(error)))
-    return None
+    return slot, None
 
 
 def report(checked: Checked) -> Iterator[tuple[str, str]]:
@@ -202,7 +207,18 @@ def _slot_lines(checked: CheckedSlot) -> Iterator[tuple[str, str]]:
     for heading, line in model.describe().items():
         if heading != "input":
             yield heading, line
+        if heading == "model" and slot.fetched is not None:
+            yield from _origin(slot.fetched)
     yield from _filter_lines(checked.filter)
+
+
+def _origin(fetched: Fetched) -> Iterator[tuple[str, str]]:
+    """Say where a model comes from that is not on this machine."""
+    if fetched.reference.kind == "file":
+        return
+    yield "from", f"{fetched.reference.text}, {fetched.digest}, kept in {fetched.path.parent}"
+    if fetched.stale:
+        yield "", f"NOTE: it is the last good one, not what stands there now: {fetched.stale}"
 
 
 def _other_side(bridge: BridgeSettings, settings: Settings) -> str:

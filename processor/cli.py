@@ -25,7 +25,7 @@ from processor.commands import recordings
 from processor.commands.dashboard import dashboard
 from processor.commands.discover import discover
 from processor.commands.options import NO_ANSWER, AsJson, Config, ModelName, Timeout, answer, chosen
-from processor.errors import ConfigurationError, MladeError, ModelError
+from processor.errors import ConfigurationError, MladeError, ModelError, ModelUnavailable
 from processor.logs import one_line, set_up
 from processor.types import MODEL_SLOT
 
@@ -97,6 +97,8 @@ def run(
     try:
         try:
             code = processor.run(settings.load(config))
+        except ModelUnavailable:
+            raise
         except (ConfigurationError, ModelError):
             checking.check(config)  # raises with all there is to mend, not only with what came first
             raise

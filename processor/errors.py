@@ -4,6 +4,8 @@ MladeError                      everything mlade raises on purpose; its text is 
 ├── ConfigurationError          the user's documents: every problem at once, each with its path (exit 2)
 │   └── FilterRejected          the same, for a filter document
 ├── ModelError                  the model cannot be loaded or run
+│   ├── ModelMisfit             it runs, but not with these settings
+│   └── ModelUnavailable        its registry or server is away, or sent it damaged; another try may go well
 ├── BrokerError                 the MQTT broker refused us for good (bad credentials, bad protocol)
 │   └── SessionTakenOver        another process connected with our client id
 ├── StateError                  the state directory cannot be used
@@ -84,6 +86,10 @@ class ModelMisfit(ModelError):
         """Keep `problems` and make a text of one line each."""
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ModelUnavailable(ModelError):
+    """The place a model comes from is away, stalls or sends it damaged; another try may go well."""
 
 
 class BrokerError(MladeError):

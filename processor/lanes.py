@@ -13,6 +13,7 @@ from processor.assembly import (
     build_computation,
     filter_problems,
     make_windows,
+    obtain_model,
     open_model,
     signature,
     with_window_size,
@@ -79,7 +80,7 @@ class Parts(NamedTuple):
     """A configured model and filter that fit each other and the sources: what a lane is made of.
 
     Attributes:
-        slot: the model's part of the configuration.
+        slot: the model's part of the configuration, the model obtained.
         document: the file's filter.
         text: what it was read from.
         model: loaded.
@@ -103,7 +104,8 @@ def prepare(slot: Slot) -> Parts:
         ModelError: the model cannot be loaded.
     """
     document, text = load_filter(slot)
-    parts = Parts(slot, document, text, open_model(slot))
+    slot, model = obtain_model(slot)
+    parts = Parts(slot, document, text, model)
     problems = [Problem(f"filter.{problem.path}", problem.message) for problem in parts.check(document)]
     if problems:
         raise ConfigurationError(slot.named(problems))

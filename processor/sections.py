@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from processor import document
 from processor.document import Flaw
+from processor.registry import references
 from processor.types import NS
 from processor.units import ByteSize, Duration, PositiveDuration, duration_text, size_text
 
@@ -56,7 +57,8 @@ class Section(document.Section):
 
 def _is_number(section: type[Section], key: str) -> bool:
     expected = section.model_fields[key].annotation
-    return bool({expected, *get_args(expected)} & {bool, int, float})
+    parts = {expected, *get_args(expected)}
+    return bool((parts | {get_args(part)[0] for part in parts if get_origin(part) is Annotated}) & {bool, int, float})
 
 
 def _plain(value: object) -> object:
@@ -184,16 +186,60 @@ class Output(Section):
 class Batch(Section):
     """How many messages are judged at once."""
 
-    max_size: int = Field(default=512, ge=1, le=65536, description="messages")
+    max_size: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = Field(
+        default=512,
+        description="messages; auto: 512, and as many windows in a call of the model as is fastest",
+    )
     max_delay: Annotated[Duration, within(0, 10 * NS, duration_text)] = Field(
         default=0, description="how long a small batch waits for company"
     )
+
+    @property
+    def messages(self) -> int:
+        """How many messages are carried through at once at most."""
+        return 512 if self.max_size == "auto" else self.max_size
+
+
+class Registry(Section):
+    """How a model is fetched that is not on this machine."""
+
+    username: str | None = Field(default=None, description="absent: as Docker's configuration says, else anonymous")
+    password_file: str | None = Field(default=None, description="file that holds the password, or an access token")
+    identity: Literal["none", "managed"] = Field(
+        default="none", description="managed: this machine's Azure identity, for Azure Container Registry"
+    )
+    client_id: str | None = Field(default=None, description="of a managed identity that is assigned by the user")
+    docker_config: str | None = Field(
+        default=None, description="absent: $DOCKER_CONFIG/config.json, else ~/.docker/config.json where it is"
+    )
+    ca: str | None = Field(default=None, description="certificates to trust, PEM; absent: the system's")
+    insecure: bool = Field(default=False, description="plain HTTP to other machines than this one")
+    file: Text | None = Field(default=None, description="the model's path in an image that holds several")
+    max_bytes: Annotated[ByteSize, within(1, 1 << 40, size_text)] = Field(
+        default=1 << 30, description="that a model may have, and its image's layers, packed and unpacked"
+    )
+    timeout: Annotated[PositiveDuration, within(NS, 86400 * NS, duration_text)] = Field(
+        default=1800 * NS, description="how long a fetch may take as a whole; 30s without a byte end it, too"
+    )
+
+    @classmethod
+    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
+        """Refuse credentials that are half there, or twice."""
+        given = {key for key in ("username", "password_file") if data.get(key) is not None}
+        if len(given) == 1:
+            other = ({"username", "password_file"} - given).pop()
+            yield Flaw((given.pop(),), f"it goes with {other}: give both or neither")
+        if given and data.get("identity") == "managed":
+            yield Flaw(("identity",), "give a user name and a password, or identity: managed, not both")
+        if data.get("client_id") is not None and data.get("identity") != "managed":
+            yield Flaw(("client_id",), "it is a managed identity's; it goes with identity: managed")
 
 
 class ModelSettings(Section):
     """The model and what it wants."""
 
-    path: Text = Field(description="an ONNX file, relative to this one")
+    path: Text = Field(description="an ONNX file, relative to this one; https://…; oci://registry/repository:tag")
+    registry: Registry = Field(default=Registry(), description="how it is fetched where it is not on this machine")
     refresh: Duration | None = Field(default=None, description="how often a moving tag is looked at")
     window: Window = Field(default=Window(), description="what the model sees of a stream")
     input: Input = Field(default=Input(), description="how a window becomes its input")
@@ -203,12 +249,27 @@ class ModelSettings(Section):
     )
     batch: Batch = Field(default=Batch(), description="how many messages are judged at once")
     threads: int = Field(default=1, ge=1, le=256, description="of ONNX Runtime")
+    providers: list[Literal["cuda", "openvino", "cpu"]] = Field(
+        default=["cpu"], min_length=1, description="what runs it, the best first; what is not there is passed over"
+    )
+    custom_ops: list[Text] = Field(
+        default=[], description="libraries of operators that are not ONNX's, .so files; they may do anything"
+    )
+
+    @classmethod
+    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
+        """Refuse to fetch a model over a connection that anybody can change, unless that is wanted."""
+        path, registry = data.get("path"), data.get("registry")
+        if isinstance(path, str) and path.lower().startswith("http://"):
+            insecure = registry.get("insecure") if isinstance(registry, dict) else None
+            host = re.split("[/?#]", path[7:], maxsplit=1)[0]
+            if str(insecure).lower() != "true" and not references.is_loopback(host):
+                yield Flaw(("path",), "anybody on the way could change it: use https, or model.registry.insecure: true")
 
     @field_validator("path")
     @classmethod
-    def _local(cls, path: str) -> str:
-        if re.match(r"^[a-z]+://", path):
-            raise ValueError(f"found {document.describe(path)}; this version loads a model from a file only")
+    def _known_kind(cls, path: str) -> str:
+        references.parse(path)
         return path
 
     @field_validator("refresh")

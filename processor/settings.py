@@ -22,6 +22,7 @@ from processor.environment import Overlay, lay_over
 from processor.errors import ConfigurationError, FilterRejected, Problem
 from processor.filter import FilterDocument, parse_filter, validate_filter
 from processor.mqtt.client import Tls as TlsFiles
+from processor.registry.fetched import Fetched
 from processor.sections import (
     Broker,
     HttpSettings,
@@ -179,6 +180,7 @@ class Slot:
         filter: a file, or the mapping itself.
         positions: of its sources, in the configuration.
         settings: the whole configuration.
+        fetched: the model, where `obtaining.obtain` has brought it here.
     """
 
     name: str
@@ -186,6 +188,7 @@ class Slot:
     filter: str | dict[str, Any]
     positions: Sequence[int]
     settings: Settings
+    fetched: Fetched | None = None
 
     @property
     def sources(self) -> list[Source]:
@@ -215,6 +218,21 @@ class Slot:
         """Return the same with another `window.size`."""
         window = self.model.window.model_copy(update={"size": size})
         return replace(self, model=self.model.model_copy(update={"window": window}))
+
+    def with_model(self, data: Mapping[str, Any]) -> Slot:
+        """Return the same with other keys of the model, as in the file, checked with the whole configuration.
+
+        Raises:
+            ConfigurationError: with every problem.
+        """
+        given = self.settings.model_dump(exclude_unset=True, by_alias=True)
+        if self.settings.model is not None:
+            given["model"] = data
+        else:
+            given["models"] = given["models"] | {self.name: {**data, "filter": self.filter}}
+        rebuilt = build(given, self.settings.path("."))
+        (slot,) = [slot for slot in rebuilt.slots if slot.name == self.name]
+        return replace(slot, positions=self.positions, fetched=self.fetched)
 
     def named(self, problems: Iterable[Problem]) -> list[Problem]:
         """Return problems, which are told as if this were the only model, with the keys as the file has them."""

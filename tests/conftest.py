@@ -12,7 +12,15 @@ os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
 # Tests that import onnxruntime by themselves must not upload usage data either (processor/model/__init__.py).
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-pytest_plugins = ("pytester", "tests.disk", "tests.mosquitto", "tests.mqtt_client", "tests.proxy", "tests.running")
+pytest_plugins = (
+    "pytester",
+    "tests.disk",
+    "tests.mosquitto",
+    "tests.mqtt_client",
+    "tests.proxy",
+    "tests.registry",
+    "tests.running",
+)
 
 
 def pytest_configure() -> None:

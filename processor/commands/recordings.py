@@ -93,7 +93,7 @@ def replay(
 ) -> None:
     """Run the selection over a recording: what would be kept, and why the rest is not."""
     from processor import settings  # noqa: PLC0415
-    from processor.assembly import open_model  # noqa: PLC0415
+    from processor.assembly import obtain_model  # noqa: PLC0415
     from processor.replay_printing import show  # noqa: PLC0415
     from processor.replay_run import Trial, configured, read_candidates, replay_recording  # noqa: PLC0415
 
@@ -102,8 +102,8 @@ def replay(
     loaded = settings.load(config)
     slots = [chosen(loaded, model_name)] if model_name or filters or report else loaded.slots
     trials = []
-    for slot in slots:
-        model = open_model(slot)
+    for configured_slot in slots:
+        slot, model = obtain_model(configured_slot)
         candidates = read_candidates(slot, model, filters) if filters else [configured(slot, model, config.name)]
         trials.append(Trial(slot, model, candidates))
     console = Console(stderr=as_json, highlight=False)
@@ -143,7 +143,7 @@ def suggest(
 ) -> None:
     """Print the filter whose band, or share, keeps about so many samples."""
     from processor import settings  # noqa: PLC0415
-    from processor.assembly import open_model  # noqa: PLC0415
+    from processor.assembly import obtain_model  # noqa: PLC0415
     from processor.recording import Reader  # noqa: PLC0415
     from processor.replay import Candidate, Replay  # noqa: PLC0415
     from processor.replay_printing import suggestion_lines  # noqa: PLC0415
@@ -155,8 +155,7 @@ def suggest(
         wanted = parse_target(target)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None
-    slot = chosen(settings.load(config), model_name)
-    model = open_model(slot)
+    slot, model = obtain_model(chosen(settings.load(config), model_name))
     if filter_file is None:
         (candidate,) = (configured(slot, model, config.name),)
     else:

@@ -1,6 +1,6 @@
 """The model: what goes in, what comes out, and how it is run so that a window's answer never depends on its company.
 
-onnx_model.py is the only importer of onnxruntime.
+session.py opens models; it and onnx_model.py are the only importers of onnxruntime.
 """
 
 import os

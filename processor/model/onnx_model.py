@@ -1,9 +1,8 @@
-"""The model: an ONNX file, opened, checked against the settings and run. The only file that imports onnxruntime."""
+"""The model: an ONNX file, opened, checked against the settings and run."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,8 @@ from processor.model.outputs import (
     map_keys,
     read_columns,
 )
+from processor.model.session import Provider, ProviderName, open_session, reason
+from processor.model.speed import LARGEST_AUTO, fastest
 from processor.sections import Layout
 from processor.types import Array, Floats, OutputKind, Predictions
 
@@ -36,8 +37,6 @@ _MOST_TRIALS: Final = 48
 _FEWEST_TRIALS: Final = 6
 _LARGEST_CALL_BYTES: Final = 8 * 1024 * 1024
 """Of windows in one call, as float64."""
-_LONGEST_REASON: Final = 300
-"""Characters."""
 
 
 class _Runner:
@@ -61,7 +60,7 @@ class _Runner:
             (raw,) = self._session.run(self._outputs, {self._input.tensor.name: arranged})
         except Exception as error:  # onnxruntime's errors have no other base in common
             windows = "1 window" if len(values) == 1 else f"{len(values)} windows"
-            raise ModelError(f"the model failed on {windows}: {_reason(error)}") from error
+            raise ModelError(f"the model failed on {windows}: {reason(error)}") from error
         if self.keys is None:
             self.keys = map_keys(raw)
         return read_columns(raw, self.keys, len(values))
@@ -81,6 +80,7 @@ class OnnxModel:
         interpreter: how it is read.
         doubt: what speaks against reading it so; empty where nothing does.
         execution: how windows are divided into calls.
+        provider: what runs it.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class OnnxModel:
         reader: Interpreter,
         doubt: str,
         execution: Execution,
+        provider: Provider,
     ) -> None:
         """Take what `load_model` found out."""
         self.name = name
@@ -107,6 +108,7 @@ class OnnxModel:
         self.interpreter = reader
         self.doubt = doubt
         self.execution = execution
+        self.provider = provider
         self._columns = len(reader.labels) if reader.kind == "probabilities" else 1
         self._runner = runner
 
@@ -139,6 +141,7 @@ class OnnxModel:
             "output": str(self.output.tensor) + (f"; {self.output.remark}" if self.output.remark else ""),
             "kind": kind + (f"; {self.doubt}" if self.doubt else ""),
             "labels": ", ".join(self.labels) or "none",
+            "runs on": str(self.provider),
             "execution": f"{self.execution.name}: {self.execution.sentence}",
             "speed": f"{self.seconds_per_window * 1e6:.3g} µs a window in calls of {self.execution.most}",
         }
@@ -163,8 +166,10 @@ def load_model(
     output_kind: Literal["auto"] | Reading = "auto",
     labels: Sequence[str] | None = None,
     temperature: float = 1.0,
-    max_batch: int = 512,
+    max_batch: int | Literal["auto"] = 512,
     threads: int = 1,
+    providers: Sequence[ProviderName] = ("cpu",),
+    custom_ops: Sequence[Path] = (),
 ) -> OnnxModel:
     """Open a model, check it against what the sources give, and find out how to run and to read it.
 
@@ -185,15 +190,17 @@ def load_model(
         output_kind: what it means; `auto`: by what the trial runs give.
         labels: None: the metadata's, else the model's own, else the columns' numbers.
         temperature: calibration, above 0; see `Interpreter`.
-        max_batch: windows in a call at most.
+        max_batch: windows in a call at most; `auto`: as few as are about as fast as any number of them.
         threads: for ONNX Runtime.
+        providers: what runs it, the best first; those that are not there are passed over, with a warning.
+        custom_ops: libraries of operators that are not ONNX's.
 
     Raises:
         ModelMisfit: the model does not fit the settings, with all that does not.
         ModelError: the file cannot be read, is no ONNX model, or raises on every trial window.
     """
     sha256, size = _digest(path)
-    session = _open(path, threads)
+    session, provider = open_session(path, threads=threads, providers=providers, custom_ops=custom_ops)
     problems: list[Problem] = []
     with _collecting(problems):
         inputs = _tensors(session.get_inputs())
@@ -207,7 +214,9 @@ def load_model(
     runner = _Runner(session, model_input, output.tensor)
     at_once = max(1, _LARGEST_CALL_BYTES // (8 * model_input.values_per_window))
     windows = model_input.trial_windows(min(_MOST_TRIALS, max(_FEWEST_TRIALS, at_once)))
-    trials = find_execution(runner, windows, rows=model_input.rows, most=min(max_batch, at_once))
+    most = min(LARGEST_AUTO if max_batch == "auto" else max_batch, at_once)
+    trials = find_execution(runner, windows, rows=model_input.rows, most=most)
+    execution = fastest(trials.execution, runner, windows) if max_batch == "auto" else trials.execution
     reading, doubt = decide_reading(path.name, output, output_kind, trials.answers)
     columns = trials.answers.shape[1]
     decided = decide_labels(
@@ -227,7 +236,8 @@ def load_model(
         output=output,
         reader=interpreter(reading, columns, decided, temperature),
         doubt=doubt,
-        execution=trials.execution,
+        execution=execution,
+        provider=provider,
     )
 
 
@@ -245,7 +255,7 @@ def read_declared(path: Path) -> Declared:
         ModelError: the file cannot be read, or is no ONNX model.
     """
     _digest(path)
-    session = _open(path, 1)
+    session, _ = open_session(path)
     return Declared(tuple(_tensors(session.get_inputs())), session.get_modelmeta().custom_metadata_map)
 
 
@@ -289,36 +299,8 @@ def _digest(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Open a model for calls of changing size from one thread, beside other work."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4  # what goes wrong is raised as well
-    # The arena, on by default, keeps the memory of the largest call, which the trial runs make: it grows no more, and
-    # calls take a fifth less time than without. A memory pattern would be kept for every size of call.
-    options.enable_mem_pattern = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no other base in common
-        raise ModelError(f"{path} is no ONNX model that ONNX Runtime can open: {_reason(error)}") from error
-
-
 def _tensors(arguments: Sequence[onnxruntime.NodeArg]) -> list[Tensor]:
     return [Tensor(argument.name, argument.type, tuple(argument.shape)) for argument in arguments]
-
-
-def _reason(error: Exception) -> str:
-    """Return what ONNX Runtime says in one line, without its codes and the places in its source."""
-    text = " ".join(str(error).split())
-    text = text.rpartition("Status Message: ")[2]
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    text = re.sub(r"^Load model from .*? failed: ?", "", text)
-    text = re.sub(r"^/\S+:\d+ .*?\([^()]*\) ", "", text)
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " …"
 
 
 def _size(count: int) -> str:

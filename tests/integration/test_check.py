@@ -110,7 +110,7 @@ BROKEN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "no model": ({"model.path": "nowhere.onnx"}, {"model.path": "there is no model at"}),
     "no ONNX model": ({"model.path": "text.onnx"}, {"model.path": "is no ONNX model"}),
-    "model elsewhere": ({"model.path": "https://x/y.onnx"}, {"model.path": "loads a model from a file only"}),
+    "model elsewhere": ({"model.path": "ftp://x/y.onnx"}, {"model.path": "expected a file, https://"}),
     "moving tag": ({"model.refresh": "5m"}, {"model.refresh": "not available in this version"}),
     "other channels": (
         {"sources[0].fields": ["a", "b"]},
