@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,58 +127,27 @@ class Line:
         sources: Sequence[dict[str, Any]] = (IMU,),
         legacy: HubLegacy | None = None,
         outputs: bool = False,
+        others: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
+        """Put it together; `others` are the sources of further models by name, one each."""
         self.opened: list[int] = []
         self.link = CloudLink()
         self.metrics = Metrics()
         clock = SystemClock()
         age = AgeClock(clock, None, 7 * 86400 * NS)
-        self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"])
-        state = self.store.slot(MODEL_SLOT)
-        configured = [Source.model_validate(one) for one in sources]
-        windows = WindowBuffer(Shape(2, 2, 1, None), 100)
-        journal = Journal(windows, "shape", state)
-        document = validate_filter({"rules": [{"name": "all"}]})
-        self.control = FilterControl(document, b"file", lambda _: (), state.meta("filter"), clock.wall())
-        state.commit(SlotChanges(meta={"filter": self.control.memory()}))
-        model, metrics = EvenModel(), self.metrics
-        fields = [(one.name, one.fields) for one in configured]
-
-        def make_selection(active: FilterDocument) -> Selection:
-            return Selection(active, model.labels, fields)
-
-        self.computation = Computation(
-            "line-1",
-            intake=Intake(configured, [decoder(one) for one in configured], windows, "mlade"),
-            windows=windows,
-            model=model,
-            selection=make_selection(self.control.active),
-            revision=self.control.revision,
-            fields=dict(fields),
-        )
+        by_slot = {MODEL_SLOT: sources, **{name: [one] for name, one in (others or {}).items()}}
+        self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"], slots=list(by_slot))
+        metrics = self.metrics
+        configured = {name: [Source.model_validate(one) for one in own] for name, own in by_slot.items()}
+        self.lanes = [self._lane(name, own) for name, own in configured.items()]
+        self.control = self.lanes[0].filters
+        self.computation = self.lanes[0].computation
         self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
-        lane = Lane(
-            name="default",
-            root="mlade/line-1",
-            computation=self.computation,
-            filters=self.control,
-            make_selection=make_selection,
-            journal=journal,
-            sizes=WindowSize(
-                configured=2,
-                computation=self.computation,
-                journal=journal,
-                open_model=self.open_model,
-                signature="windows of {}".format,
-            ),
-            source_names=[one.name for one in configured],
-            fields=[],
-        )
         reporting = Reporting(
             root="mlade/line-1",
             source=self.source,
-            lanes=[lane],
+            lanes=self.lanes,
             store=self.store,
             deliveries=[],
             metrics=metrics,
@@ -188,14 +157,15 @@ class Line:
             extra=dict,
             outputs=self.link if outputs else None,
         )
-        commands = Commands(lanes=[lane], store=self.store, deliveries=[], reporting=reporting, clock=clock)
-        twin = Twin(link=self.link, lanes=[lane], legacy=legacy, kept=self.store.meta("twin"))
+        commands = Commands(lanes=self.lanes, store=self.store, deliveries=[], reporting=reporting, clock=clock)
+        twin = Twin(link=self.link, lanes=self.lanes, legacy=legacy, kept=self.store.meta("twin"))
+        own_topics = ["mlade/line-1/command", *(f"{lane.root}/filter" for lane in self.lanes)]
         steering = Steering(
             root="mlade/line-1",
             processor="line-1",
             source=self.source,
             link=self.link,
-            lanes=[lane],
+            lanes=self.lanes,
             twin=twin,
             store=self.store,
             commands=commands,
@@ -204,13 +174,17 @@ class Line:
             clock=clock,
             age=age,
             session=BrokerSession(None, [], wanted=True, metrics=metrics),
-            subscriptions={f"mlade/line-1/{name}": number for number, name in enumerate(("filter", "command"), 1)},
+            subscriptions={topic: number for number, topic in enumerate(own_topics, 1)},
         )
         self.pipeline = Pipeline(
             source=self.source,
             link=self.link,
-            division=Division(configured, [0] * len(configured), "mlade"),
-            lanes=[lane],
+            division=Division(
+                [one for own in configured.values() for one in own],
+                [number for number, own in enumerate(configured.values()) for _ in own],
+                "mlade",
+            ),
+            lanes=self.lanes,
             store=self.store,
             receipts=self.receipts,
             steering=steering,
@@ -222,6 +196,48 @@ class Line:
             resumes=resumes,
             max_batch=batch,
             max_delay=0,
+        )
+
+    def _lane(self, slot: str, configured: Sequence[Source]) -> Lane:
+        """Return the lane of a model that keeps all it gets."""
+        state = self.store.slot(slot)
+        windows = WindowBuffer(Shape(2, 2, 1, None), 100)
+        journal = Journal(windows, "shape", state)
+        document = validate_filter({"rules": [{"name": "all"}]})
+        control = FilterControl(document, b"file", lambda _: (), state.meta("filter"), SystemClock().wall())
+        state.commit(SlotChanges(meta={"filter": control.memory()}))
+        model = EvenModel()
+        fields = [(one.name, one.fields) for one in configured]
+
+        def make_selection(active: FilterDocument) -> Selection:
+            return Selection(active, model.labels, fields)
+
+        computation = Computation(
+            "line-1",
+            slot=slot,
+            intake=Intake(configured, [decoder(one) for one in configured], windows, "mlade"),
+            windows=windows,
+            model=model,
+            selection=make_selection(control.active),
+            revision=control.revision,
+            fields=dict(fields),
+        )
+        return Lane(
+            name=slot,
+            root="mlade/line-1" if slot == MODEL_SLOT else f"mlade/line-1/models/{slot}",
+            computation=computation,
+            filters=control,
+            make_selection=make_selection,
+            journal=journal,
+            sizes=WindowSize(
+                configured=2,
+                computation=computation,
+                journal=journal,
+                open_model=self.open_model,
+                signature="windows of {}".format,
+            ),
+            source_names=[one.name for one in configured],
+            fields=[],
         )
 
     def open_model(self, size: int) -> EvenModel:
