@@ -1,4 +1,4 @@
-"""Several models in one processor, over a real broker: live filters, `kill -9`, commands, and images beside the rest."""
+"""Several models in one processor, over a real broker: live filters, `kill -9`, commands, images beside the rest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from processor.recording import Writer
+from processor.types import NS, Message
 from tests import models
 from tests.commands import Done, mlade_here
 from tests.images import encoded, noise
 from tests.integration.test_run import START, source
 from tests.mqtt_client import Client, MqttClientFactory
-from tests.plant import SIZE, measured, publish, whole, windows
+from tests.plant import SIZE, measured, publish, reading, whole, windows
 from tests.running import ProcessorFactory, ProcessorProcess
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "several-models.yaml"
@@ -74,7 +76,7 @@ def test_a_live_filter_and_a_kill_are_each_models_own(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One model's filter changes, and the others' windows go on; so after `kill -9`, too, with every filter as it was."""
+    """One model's filter changes, and the others' windows go on; so after `kill -9`, with every filter as it was."""
     processor = make_processor(**several(tmp_path, "several"))
     processor.start()
     client = mqtt_client()
@@ -206,10 +208,6 @@ def test_a_replay_is_of_all_or_of_one(
     make_processor: ProcessorFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each message is one model's; their sums are those of the recording. `suggest` wants to know which."""
-    from processor.recording import Writer  # noqa: PLC0415 - beside its only use
-    from processor.types import NS, Message  # noqa: PLC0415
-    from tests.plant import reading  # noqa: PLC0415
-
     recording = tmp_path / "rec.jsonl"
     writer = Writer(recording)
     messages = [Message("replay/imu", reading(number).encode(), arrival=(START + number) * NS) for number in range(12)]
