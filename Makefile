@@ -16,6 +16,7 @@ demo: .venv/.runtime ## the main job on recorded sensor data for about 20 s; its
 test: .venv/.dev ## every test; PYTEST_ARGS="tests/unit -k schedule" for some
 	@scripts/setup.sh mosquitto || echo "Going on without the mosquitto binary: the tests will look for Docker." >&2
 	@scripts/setup.sh browser || echo "Going on without Chromium: the tests in tests/browser will fail." >&2
+	@scripts/setup.sh registry || echo "Going on without docker-registry: the tests of models from registries will fail." >&2
 	@scripts/setup.sh promtool || echo "Going on without promtool: the tests of alerts will fail." >&2
 	$(bin)/python -m pytest $(PYTEST_ARGS)
 

@@ -31,6 +31,7 @@ from bench.parts import (
     memory,
     replay,
     saturation,
+    shadow,
     throughput,
 )
 from bench.processes import others_cpu_seconds
@@ -85,6 +86,10 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
     "conditions": (
         lambda folder, tell: conditions.measure(conditions.FULL, folder, tell),
         lambda folder, tell: conditions.measure(conditions.QUICK, folder, tell),
+    ),
+    "shadow": (
+        lambda folder, tell: shadow.measure(shadow.FULL, folder, tell),
+        lambda folder, tell: shadow.measure(shadow.QUICK, folder, tell),
     ),
     "selection": (
         lambda folder, tell: selection.measure(selection.FULL, folder, tell),

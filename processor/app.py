@@ -38,6 +38,7 @@ from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
 from processor.settings import HubBridge, Settings, Slot, client_options
+from processor.shadow.opening import obtain_shadow
 from processor.slot_state import SlotChanges
 from processor.steering import Steering
 from processor.store import Changes, Store
@@ -412,9 +413,9 @@ class App:
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
-    slots = [
-        obtain(slot).slot for slot in settings.slots
-    ]  # here, where a signal still ends us at once: it may take long
+    slots = [obtain(slot).slot for slot in settings.slots]  # where a signal still ends us at once: it may take long
+    for slot in slots:
+        obtain_shadow(slot)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     app = build(settings, stop.set, slots)

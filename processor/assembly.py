@@ -25,6 +25,7 @@ from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.settings import HubBridge, HubLegacy, Slot
+from processor.shadow.judge import Shadow
 from processor.windows import Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,13 @@ def filter_problems(slot: Slot, model: OnnxModel, document: FilterDocument) -> S
     window, source = slot.model.window, slot.sources[0]
     channels = None if source.format == "image" else len(source.fields)
     return [
-        *check_against(document, kind=model.kind, labels=model.labels, fields=slot.fields),
+        *check_against(
+            document,
+            kind=model.kind,
+            labels=model.labels,
+            fields=slot.fields,
+            shadow=slot.model.shadow is not None,
+        ),
         *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
     ]
 
@@ -157,6 +164,7 @@ def build_computation(
     document: FilterDocument,
     *,
     windows: WindowBuffer,
+    shadow: Shadow | None = None,
     revision: int = 1,
     paused: bool = False,
     copies: RetainedCopies | None = None,
@@ -172,6 +180,7 @@ def build_computation(
         model: from `open_model`.
         document: the filter, which fits the model and the sources.
         windows: from `make_windows`, with what is known from an earlier run.
+        shadow: judges a part of the windows beside the model; None: there is none.
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
         copies: tells retained messages that were read before; None: there are none.
@@ -195,6 +204,7 @@ def build_computation(
         windows=windows,
         model=model,
         selection=Selection(document, model.labels, field_names, memories),
+        shadow=shadow,
         revision=revision,
         paused=paused,
         fields=dict(field_names),

@@ -30,6 +30,7 @@ from processor.settings import (
     client_options,
     read_filter,
 )
+from processor.shadow.opening import Opened, known_times, open_shadow
 from processor.types import MODEL_SLOT
 from processor.units import duration_text, size_text
 
@@ -39,6 +40,7 @@ class CheckedSlot(NamedTuple):
 
     slot: Slot
     model: OnnxModel
+    shadow: Opened
     filter: FilterDocument
 
 
@@ -104,14 +106,16 @@ def _check_slot(
         return None
     found: list[Problem] = []
     slot, model = _open_model(slot, found)
+    shadow = None
     if model is not None:
         fits = partial(filter_problems, slot, model)
         unfit = all_problems(rejected, fits) if rejected else fits(document) if document else ()
         found += [Problem(f"filter.{problem.path}", problem.message) for problem in unfit if problem.path]
+        shadow = _open_shadow(slot, model, found)
         if written.name == MODEL_SLOT:
             found += legacy_problems(slot, model)
     problems += named(found)
-    return None if model is None or document is None else CheckedSlot(slot, model, document)
+    return None if model is None or shadow is None or document is None else CheckedSlot(slot, model, shadow, document)
 
 
 def _client_problems(settings: Settings) -> Sequence[Problem]:
@@ -164,6 +168,14 @@ def _open_model(slot: Slot, problems: list[Problem]) -> tuple[Slot, OnnxModel | 
     return slot, None
 
 
+def _open_shadow(slot: Slot, model: OnnxModel, problems: list[Problem]) -> Opened | None:
+    try:
+        return open_shadow(slot, model, known_times(slot))
+    except ModelMisfit as misfit:
+        problems += misfit.problems
+    return None
+
+
 def report(checked: Checked) -> Iterator[tuple[str, str]]:
     """Yield what the processor will do, as headings and lines; a heading is empty where it is the one before."""
     settings, broker = checked.settings, checked.settings.broker
@@ -209,6 +221,7 @@ def _slot_lines(checked: CheckedSlot) -> Iterator[tuple[str, str]]:
             yield heading, line
         if heading == "model" and slot.fetched is not None:
             yield from _origin(slot.fetched)
+    yield from checked.shadow.describe()
     yield from _filter_lines(checked.filter)
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
-import signal
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,6 +22,7 @@ from processor import __version__
 from processor.commands import recordings
 from processor.commands.dashboard import dashboard
 from processor.commands.discover import discover
+from processor.commands.model import models
 from processor.commands.options import NO_ANSWER, AsJson, Config, ModelName, Timeout, answer, chosen
 from processor.errors import ConfigurationError, MladeError, ModelError, ModelUnavailable
 from processor.logs import one_line, set_up
@@ -47,6 +46,7 @@ filters = typer.Typer(
 app.add_typer(filters, name="filter")
 letters = typer.Typer(help="Look at what could not be processed.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(letters, name="deadletters")
+app.add_typer(models, name="model")
 
 
 class LogLevel(StrEnum):
@@ -88,8 +88,6 @@ def run(
     log_format: Annotated[LogFormat, typer.Option(help="For people, or one JSON object a line.")] = LogFormat.TEXT,
 ) -> None:
     """Run the processor until SIGTERM or Ctrl-C."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))  # there is nothing to finish yet; `app.run` sets its own
     from processor import app as processor  # noqa: PLC0415 - onnxruntime takes a while to load
     from processor import checking, settings  # noqa: PLC0415
 
@@ -268,7 +266,7 @@ def demo(
 
 
 def main() -> None:
-    """Run the command in `sys.argv`; the console script."""
+    """Run the command in `sys.argv`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal in Latin-1 has no "…"

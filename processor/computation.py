@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from processor.answers import ask, join
 from processor.context import Beside, Context, needed
-from processor.errors import ModelError
 from processor.intake import Intake, Taken, dead_letter
 from processor.memories import Remembered
 from processor.protocols import Model
 from processor.samples import Candidates
 from processor.selection import Judgement, Selection
+from processor.shadow.judge import Shadow
 from processor.types import (
     MODEL_SLOT,
     DeadLetter,
@@ -73,6 +74,7 @@ class Computation:
     Attributes:
         windows: every stream's.
         model: judges windows.
+        shadow: judges a part of them beside it; None: there is none.
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
     """
@@ -87,6 +89,7 @@ class Computation:
         model: Model,
         selection: Selection,
         revision: int,
+        shadow: Shadow | None = None,
         paused: bool = False,
         fields: Mapping[str, Sequence[str]],
         samples: bool = True,
@@ -101,12 +104,14 @@ class Computation:
             model: judges windows.
             selection: the filter in force.
             revision: the filter's.
+            shadow: judges a part of the windows beside the model; None: there is none.
             paused: whether every window is refused.
             fields: each source's, by its name.
             samples: whether accepted windows become samples; for who only counts, making them takes too long.
         """
         self.windows = windows
         self.model = model
+        self.shadow = shadow
         self.revision = revision
         self.paused = paused
         self._processor = processor
@@ -134,10 +139,11 @@ class Computation:
         history, follow = needed(selection.document, self.windows.shape.step)
         return self.windows.looking_back(history, follow=follow)
 
-    def resize(self, size: int, model: Model) -> None:
-        """Have windows of another size, empty, and the model that judges them. Between two batches."""
+    def resize(self, size: int, model: Model, shadow: Shadow | None = None) -> None:
+        """Have windows of another size, empty, and the models that judge them. Between two batches."""
         self.windows.begin_anew(size)
         self.model = model
+        self.shadow = shadow
         context = self.selection.context
         if context is not None:
             context.retain(())
@@ -179,7 +185,7 @@ class Computation:
             pixels = readings.pixels[part]
             pixels = pixels if len(windows) == len(pixels) else pixels[completed_by]
             windows = replace(windows, images=Images(pixels, [messages[index].payload for index in origin.tolist()]))
-        predictions, failures = self._infer(windows)
+        predictions, failures = ask(self.model, windows.seen)
         dead_letters = taken.dead_letters if part.start == 0 else []
         if failures:
             dead_letters = dead_letters + [
@@ -187,6 +193,7 @@ class Computation:
                 for row, error in failures.items()
             ]
         found = self._candidates(windows, predictions, failures)
+        predictions = found.predictions
         judgement = self.selection.judge(found.windows, predictions, found.names, found.uniform, paused=self.paused)
         rules = self.selection.document.rules
         accepted_rows = np.flatnonzero(judgement.verdicts.rule >= 0).tolist() if self._makes_samples else ()
@@ -213,6 +220,8 @@ class Computation:
             judged = np.ones(len(windows), np.bool_)
             judged[list(failures)] = False
             windows = windows.take(np.flatnonzero(judged))
+        if self.shadow is not None:
+            predictions = self.shadow.judge(windows, predictions)
         names = {slot: name for slot in set(windows.slots.tolist()) if (name := self.windows.names[slot])}
         return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names, slot=self._slot)
 
@@ -270,9 +279,9 @@ class Computation:
         """Put windows that ended before samples, as far as their readings are known, into the places left for them."""
         rows = np.array([position for _, position, _, _ in wanted])
         known, windows = self.windows.earlier(rows, np.array([-beside.offset for *_, beside in wanted]))
-        predictions, failures = self._infer(windows)
+        predictions, failures = ask(self.model, windows.seen)
         found = self._candidates(windows, predictions, failures)
-        scores = self.selection.scores(predictions)
+        scores = self.selection.scores(found.predictions)
         left = [one for one, is_known in zip(wanted, known.tolist(), strict=True) if is_known]
         answered = [one for number, one in enumerate(left) if number not in failures]
         for row, (place, _, rule, beside) in enumerate(answered):
@@ -282,23 +291,6 @@ class Computation:
     def _beside(self, found: Candidates, row: int, rule: int, score: float | None, beside: Beside) -> Sample:
         explanation = self.selection.context_explanation(rule, score, self.revision, beside)
         return found.sample(row, self.selection.document.rules[rule], explanation)
-
-    def _infer(self, windows: Windows) -> tuple[Predictions, dict[int, ModelError]]:
-        """Return the model's answers, and by row what it said of windows that it gave none for."""
-        try:
-            return self.model.infer(windows.seen), {}
-        except ModelError as error:
-            if len(windows) == 1:
-                return self.model.infer(windows.seen[:0]), {0: error}
-        # One window of many upsets the model: find it, so that the others are judged.
-        answers = [self.model.infer(windows.seen[:0])]
-        failures: dict[int, ModelError] = {}
-        for row in range(len(windows)):
-            try:
-                answers.append(self.model.infer(windows.seen[row : row + 1]))
-            except ModelError as error:
-                failures[row] = error
-        return _join(answers), failures
 
 
 def _without_past(part: Outcome) -> Outcome:
@@ -318,7 +310,7 @@ def _together(taken: Taken, parts: Sequence[Outcome]) -> Outcome:
         taken,
         Past(*_columns(pasts, "streams", "counts", "times", "values")) if pasts else None,
         Windows.joined([part.windows for part in parts]),
-        _join([part.predictions for part in parts]),
+        join([part.predictions for part in parts]),
         Judgement(
             Verdicts(*_columns(verdicts, "rule", "reason", "score", "probability")),
             scores,
@@ -338,14 +330,3 @@ def _by_rule(parts: Sequence[Sequence[Any]]) -> list[Any]:
 
 def _columns(parts: Sequence[object], *names: str) -> list[Any]:
     return [np.concatenate([getattr(part, name) for part in parts]) for name in names]
-
-
-def _join(answers: Sequence[Predictions]) -> Predictions:
-    """Return answers as one; the first may be for no window."""
-    first = answers[0]
-    return Predictions(
-        first.kind,
-        first.labels,
-        None if first.probabilities is None else np.concatenate([answer.probabilities for answer in answers]),
-        None if first.value is None else np.concatenate([answer.value for answer in answers]),
-    )

@@ -65,7 +65,21 @@ def date(time: int) -> str:
 
 
 def inference(predictions: Predictions, row: int) -> dict[str, Any]:
-    """Return one prediction as it stands in an event: label, confidence, probabilities, value."""
+    """Return one prediction as it stands in an event: label, confidence, probabilities, value; and the shadow's."""
+    answer = _answer(predictions, row)
+    shadow = predictions.shadow
+    place = None if shadow is None else shadow.place(row)
+    if shadow is not None and place is not None:
+        answer["shadow"] = {
+            **_answer(shadow.predictions, place),
+            "disagreement": _finite(shadow.disagreement[place]),
+            "part": shadow.part,
+            "model": {"name": shadow.name, "sha256": shadow.sha256},
+        }
+    return answer
+
+
+def _answer(predictions: Predictions, row: int) -> dict[str, Any]:
     label, confidence, probabilities = None, None, None
     if predictions.probabilities is not None:
         chances = predictions.probabilities[row]

@@ -34,14 +34,15 @@ from processor.units import PositiveDuration
 MAX_BYTES: Final = 65_536
 """Longest filter document, in bytes."""
 
-Measure = Literal["confidence", "margin", "entropy", "probability", "score", "value"]
+Measure = Literal["confidence", "margin", "entropy", "probability", "score", "value", "disagreement"]
 
 MEASURES: Final[Mapping[OutputKind, tuple[Measure, ...]]] = {
     "probabilities": ("confidence", "margin", "entropy", "probability"),
     "score": ("score", "value", "confidence", "margin", "entropy", "probability"),
     "value": ("value", "score"),
 }
-"""The measures a model's output allows; `score` and `value` are two names of the raw number."""
+"""The measures a model's output allows; `score` and `value` are two names of the raw number. Beside a shadow there is
+`disagreement` as well."""
 
 
 def _label(value: object) -> object:
@@ -276,7 +277,7 @@ def _rule_index(problem: Problem) -> int:
 
 
 def check_against(
-    document: FilterDocument, *, kind: OutputKind, labels: Sequence[str], fields: Sequence[str]
+    document: FilterDocument, *, kind: OutputKind, labels: Sequence[str], fields: Sequence[str], shadow: bool = False
 ) -> tuple[Problem, ...]:
     """Check a filter against the model and the sources.
 
@@ -285,17 +286,25 @@ def check_against(
         kind: the model's output.
         labels: the model's labels; empty for `value`.
         fields: the fields of all sources.
+        shadow: whether a second model judges windows beside it.
     """
+    allowed = measures_of(kind, shadow=shadow)
     return tuple(
         problem
         for index, rule in enumerate(document.rules)
-        for problem in _check_rule(rule, f"rules[{index}]", kind, labels, fields)
+        for problem in (
+            *_check_where(rule, f"rules[{index}]", labels, fields),
+            *_check_measure(rule, f"rules[{index}]", kind, allowed, labels),
+        )
     )
 
 
-def _check_rule(
-    rule: Rule, path: str, kind: OutputKind, labels: Sequence[str], fields: Sequence[str]
-) -> Iterator[Problem]:
+def measures_of(kind: OutputKind, *, shadow: bool) -> Sequence[Measure]:
+    """Return the measures that a model's output allows, with a shadow beside it or without."""
+    return (*MEASURES[kind], "disagreement") if shadow else MEASURES[kind]
+
+
+def _check_where(rule: Rule, path: str, labels: Sequence[str], fields: Sequence[str]) -> Iterator[Problem]:
     for position, label in enumerate(rule.where.labels):
         if label not in labels:
             yield Problem(f"{path}.where.labels[{position}]", _unknown("label", label, labels))
@@ -304,8 +313,16 @@ def _check_rule(
             yield Problem(f"{path}.where.fields.{field}", "images have no fields; leave this key out")
         elif field not in fields:
             yield Problem(f"{path}.where.fields.{field}", _unknown("field", field, fields))
-    if rule.measure is not None and rule.measure not in MEASURES[kind]:
-        possible = ", ".join(MEASURES[kind])
+
+
+def _check_measure(
+    rule: Rule, path: str, kind: OutputKind, allowed: Sequence[str], labels: Sequence[str]
+) -> Iterator[Problem]:
+    if rule.measure == "disagreement" and rule.measure not in allowed:
+        text = "there is no second model to disagree with; configure one, as model.shadow: {path: candidate.onnx}"
+        yield Problem(f"{path}.measure", text)
+    elif rule.measure is not None and rule.measure not in allowed:
+        possible = ", ".join(allowed)
         yield Problem(f"{path}.measure", f"the model's output ({kind}) has no {rule.measure}; it has {possible}")
     elif rule.label is not None and rule.label not in labels:
         yield Problem(f"{path}.label", _unknown("label", rule.label, labels))

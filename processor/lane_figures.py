@@ -12,6 +12,7 @@ from processor.lanes import Lane
 from processor.last_hour import LastHour
 from processor.metrics import EDGES, Metrics
 from processor.protocols import Clock
+from processor.shadow.figures import ShadowFigures
 from processor.types import Reason
 
 _DAYS_AHEAD: Final = 31
@@ -31,6 +32,7 @@ class LaneFigures:
         self._lane = lane
         self._metrics = metrics
         self._scores = LastHour(clock)
+        self._shadow = ShadowFigures(lane.name, metrics, clock)
         for name in ("windows", "context"):
             metrics.expect(name, lane.name)
         for label in _REJECTIONS:
@@ -51,6 +53,7 @@ class LaneFigures:
         for rule, scores in zip(document.rules, judgement.scores, strict=True):
             if scores is not None and len(scores):
                 metrics.observe(lane.name, rule.name, scores)
+        self._shadow.count(outcome.predictions)
         self._scores.count(document, outcome.predictions, judgement.scores, judgement.reached)
 
     def refresh(self) -> None:
@@ -58,6 +61,7 @@ class LaneFigures:
         metrics, lane = self._metrics, self._lane
         metrics.set("streams", len(lane.computation.windows), lane.name)
         metrics.set("forgotten_streams", lane.computation.windows.forgotten, lane.name)
+        self._shadow.refresh(lane.computation.shadow)
         metrics.set("filter_revision", lane.filters.revision, lane.name)
         for rule in lane.computation.selection.document.rules:
             metrics.expect("accepted", lane.name, rule.name)
@@ -90,5 +94,6 @@ class LaneFigures:
                 "fields": lane.fields[:_NAMES_TOLD],
                 "complete": max(len(model.labels), len(lane.fields)) <= _NAMES_TOLD,
             },
+            "shadow": self._shadow.told(lane.computation.shadow),
             "last_hour": {"scores": self._scores.told()["scores"]},
         }

@@ -14,7 +14,6 @@ from processor.assembly import (
     filter_problems,
     make_windows,
     obtain_model,
-    open_model,
     signature,
     with_window_size,
 )
@@ -28,6 +27,10 @@ from processor.model.onnx_model import OnnxModel
 from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.settings import Slot, load_filter
+from processor.shadow.opening import META as SHADOW
+from processor.shadow.opening import open_both, open_shadow
+from processor.shadow.timing import Kept
+from processor.shadow.timing import read as read_times
 from processor.sizing import WindowSize
 from processor.slot_state import SlotState
 from processor.store import Changes
@@ -49,6 +52,7 @@ class Lane:
         sizes: changes the size of its windows.
         source_names: of its sources, in the configuration's order.
         fields: of all of them.
+        measured: what windows take in its model and in its shadows.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Lane:
     sizes: WindowSize
     source_names: Sequence[str]
     fields: Sequence[str]
+    measured: Sequence[Kept] = ()
 
     def carry(self, messages: Sequence[Message], changes: Changes) -> Outcome:
         """Carry its part of a batch from messages to samples, and add to `changes` what that changes on disk."""
@@ -73,7 +78,8 @@ class Lane:
 
     def memory(self) -> dict[str, Any]:
         """Return what has to survive a restart, as JSON holds it."""
-        return {"filter": self.filters.memory(), **self.computation.memory(self.computation.selection)}
+        filters, selection = self.filters.memory(), self.computation.selection
+        return {"filter": filters, SHADOW: self.measured, **self.computation.memory(selection)}
 
 
 class Parts(NamedTuple):
@@ -136,6 +142,7 @@ def open_lane(
     slot = parts.slot
     control = FilterControl(parts.document, parts.text, parts.check, state.meta("filter"), now)
     sized, model = with_window_size(slot, parts.model, window_size)
+    opened = open_shadow(sized, model, read_times(state.meta(SHADOW)))
     windows = make_windows(sized)
     windows.keep(LookBack(*(state.meta("look_back") or ())))
     journal = Journal(windows, signature(sized), state)  # before the filter says how far to look back from now on
@@ -145,6 +152,7 @@ def open_lane(
         model,
         control.active,
         windows=windows,
+        shadow=opened.shadow,
         memories=Memories.kept(state.meta("memories"), remembered),
         of_sources=[Remembered(*row) for row in remembered if row[0] == OF_SOURCES],
         revision=control.revision,
@@ -156,7 +164,7 @@ def open_lane(
         configured=slot.model.window.size,
         computation=computation,
         journal=journal,
-        open_model=lambda size: open_model(slot.with_window_size(size)),
+        open_models=lambda size: open_both(slot.with_window_size(size), opened.memory),
         signature=lambda size: signature(slot.with_window_size(size)),
     )
     return Lane(
@@ -169,4 +177,5 @@ def open_lane(
         sizes=sizes,
         source_names=[source.name for source in slot.sources],
         fields=slot.fields,
+        measured=opened.memory,
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from processor.filter import FilterDocument, Rule
 from processor.protocols import Clock
-from processor.types import Flags, Floats, Ints, Predictions
+from processor.types import Flags, Floats, Ints, OutputKind, Predictions
 
 MINUTES: Final = 60
 BINS: Final = 100
@@ -99,8 +99,9 @@ class _Scores:
     Batches wait until they are told, or are many: numpy takes as long for one window as for a thousand.
     """
 
-    def __init__(self, rule: Rule, says: str, labels: Sequence[str], now: float) -> None:
+    def __init__(self, rule: Rule, says: str, labels: Sequence[str], now: float, *, bounded: bool) -> None:
         self.says = says
+        self._bounded = bounded
         self._rule = rule
         self._labels = [*labels[:_LABELS], _OTHERS] if len(labels) > _LABELS else [*labels] or [""]
         self._counts = np.zeros((_SLOTS, len(self._labels) + 1, BINS), np.int64)  # the last row: the band was tested
@@ -131,7 +132,7 @@ class _Scores:
             return
         scores = np.clip(scores[known], -_LARGEST, _LARGEST)
         if self._bins is None:
-            self._bins = Bins(scores, bounded=self._rule.measure not in _RAW)
+            self._bins = Bins(scores, bounded=self._bounded)
         places = self._bins.find(scores)
         rows = np.minimum(labels[known], len(self._labels) - 1)
         flat = np.bincount(rows * BINS + places, minlength=len(self._labels) * BINS)
@@ -190,12 +191,13 @@ class LastHour:
         self._scores: dict[str, _Scores] = {}
         self._document: FilterDocument | None = None
 
-    def use(self, document: FilterDocument, labels: Sequence[str]) -> None:
+    def use(self, document: FilterDocument, labels: Sequence[str], kind: OutputKind) -> None:
         """Count for another filter, or model; a rule that still measures the same windows keeps its hour.
 
         Args:
             document: the filter in force.
             labels: the model's.
+            kind: of its output.
         """
         self._document = document
         now = self._clock.monotonic()
@@ -206,7 +208,8 @@ class LastHour:
             says = _says(document, rule, labels)
             known = kept.get(rule.name)
             if known is None or known.says != says:
-                known = _Scores(rule, says, labels, now)
+                raw = rule.measure in _RAW or (rule.measure == "disagreement" and kind != "probabilities")
+                known = _Scores(rule, says, labels, now, bounded=not raw)
             self._scores[rule.name] = known
 
     def count(
@@ -225,7 +228,7 @@ class LastHour:
             reached: by rule, (W,) whether its band was tested on the window; None for a rule without a measure.
         """
         if document is not self._document:
-            self.use(document, predictions.labels)
+            self.use(document, predictions.labels, predictions.kind)
         if not len(predictions) or not self._scores:
             return
         now = self._clock.monotonic()

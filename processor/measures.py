@@ -2,7 +2,8 @@
 
 To add one, write a function of `(Predictions, label index or None) -> (N,)` and name it in `MEASURES`. Where a
 prediction has no such number (no probabilities in a regression, no raw number in a classification, no label given for
-`probability`, a model's NaN), the score is NaN, which lies in no band.
+`probability`, a window that no shadow judged for `disagreement`, a model's NaN), the score is NaN, which lies in no
+band.
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ def compute(name: str, predictions: Predictions, label: int | None = None) -> Fl
 
 
 def applicable(kind: OutputKind) -> tuple[str, ...]:
-    """Return the names of the measures that predictions of `kind` have a number for."""
+    """Return the names of the measures that predictions of `kind` have a number for, by themselves."""
     raw = () if kind == "probabilities" else ("score", "value")
-    return raw if kind == "value" else tuple(name for name in MEASURES if name not in ("score", "value")) + raw
+    others = ("score", "value", "disagreement")
+    return raw if kind == "value" else tuple(name for name in MEASURES if name not in others) + raw
 
 
 def _of_probabilities(measure: Callable[[Floats], Floats]) -> Measure:
@@ -90,6 +92,14 @@ def _raw(predictions: Predictions, _label: int | None) -> Floats:
     return _nothing(predictions) if predictions.value is None else predictions.value
 
 
+def _disagreement(predictions: Predictions, _label: int | None) -> Floats:
+    scores = _nothing(predictions)
+    shadow = predictions.shadow
+    if shadow is not None:
+        scores[shadow.rows] = shadow.disagreement
+    return scores
+
+
 def _nothing(predictions: Predictions) -> Floats:
     return np.full(len(predictions), np.nan)
 
@@ -101,4 +111,5 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "probability": _probability,
     "score": _raw,
     "value": _raw,
+    "disagreement": _disagreement,
 }

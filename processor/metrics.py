@@ -56,6 +56,18 @@ METRICS: Final = (
     Declaration("filter_revision", "gauge", "Revision of the filter in force", _MODEL),
     Declaration("schedule_active", "gauge", "Whether the filter's schedule is active now: 1 or 0", _MODEL),
     Declaration("paused", "gauge", "Whether the processor is paused: 1 or 0"),
+    # What a shadow says of a part of a model's windows.
+    Declaration(
+        "shadow_windows",
+        "counter",
+        "Windows that the shadow judged too, by the model's label and its own; at most 50 labels of each, and the rest "
+        "together",
+        ("model", "label", "shadow"),
+    ),
+    Declaration("shadow_disagreement", "counter", "Sum of how far its answers lay from the model's", ("model",)),
+    Declaration("shadow_failures", "counter", "Windows that the shadow should have judged, and failed on", ("model",)),
+    Declaration("shadow_seconds", "counter", "Time that it took, seconds; part of the batches' time", ("model",)),
+    Declaration("shadow_part", "gauge", "Part of the windows that the shadow judges; 0: there is none", ("model",)),
     # What goes out.
     Declaration("outbox_samples", "gauge", "Samples in the outbox"),
     Declaration("outbox_bytes", "gauge", "Bytes in the outbox"),

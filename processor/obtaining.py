@@ -45,11 +45,10 @@ def obtain(slot: Slot, *, or_last_good: bool = True) -> Obtained:
         return Obtained(slot, slot.fetched)
     bring = fetch_or_last_good if or_last_good else fetch
     fetched = bring(reference_of(slot), cache_of(slot.settings), options_of(slot))
-    given = slot.model.model_dump(exclude_unset=True, by_alias=True)
-    filled = lay_under(given, fetched.annotations)
+    filled = lay_under(slot.given, fetched.annotations)
     obtained = replace(slot, fetched=fetched)
     try:
-        return Obtained(obtained if filled == given else obtained.with_model(filled), fetched)
+        return Obtained(obtained if filled == slot.given else obtained.with_model(filled), fetched)
     except ConfigurationError as error:
         origin = f"(with the annotations of {fetched.reference.text})"
         problems = [Problem(problem.path, f"{problem.message} {origin}") for problem in error.problems]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TextIO
 
+import msgspec
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -107,15 +108,42 @@ def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
         rate = f"{metrics.rates[name]:>12.1f} /s" if name in metrics.rates else ""
         yield name.replace("_", " "), f"{count:>12.0f}{rate}"
     yield "streams", f"{metrics.streams:>12}"
-    of_models = {name: model.by_rule for name, model in metrics.models.items()} or {"": metrics.by_rule}
-    for name, by_rule in of_models.items():
+    of_models = {name: (model.by_rule, model.shadow) for name, model in metrics.models.items()}
+    for name, (by_rule, shadow) in (of_models or {"": (metrics.by_rule, metrics.shadow)}).items():
+        of = f" of {name}" if name else ""
         for rule, count in by_rule.items():
-            yield f"accepted by {rule}" + (f" of {name}" if name else ""), f"{count:>12}"
+            yield f"accepted by {rule}{of}", f"{count:>12}"
+        if shadow is not None:
+            for number, line in enumerate(agreement_lines(msgspec.to_builtins(shadow))):
+                yield "" if number else f"shadow{of}", line
     outbox = metrics.outbox
     lost = ", ".join(f"{count} {reason}" for reason, count in outbox.lost.items() if count)
     yield "outbox", f"{outbox.samples} samples, {size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")
     for name, bridge in metrics.bridges.items():
         yield f"bridge {name}", _bridge_line(bridge)
+
+
+def agreement_lines(told: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield how a shadow agrees with its model, in all and by label, from what `Agreement.told` says."""
+    if told is None:
+        return
+    yield f"{told['name']} judged {told['windows']:,} windows, {told['part'] * 100:.4g} % of all; {_agrees(told)}" + (
+        f"; it failed on {told['failures']:,}" if told["failures"] else ""
+    )
+    for label, one in told["by_label"].items():
+        yield f"  {label}: {_percent(one['agreement'])} of {one['windows']:,}"
+
+
+def _agrees(told: Mapping[str, Any]) -> str:
+    if told["agreement"] is not None:
+        return f"it agrees with the model on {_percent(told['agreement'])}"
+    if told["disagreement"] is not None:
+        return f"its answers are {told['disagreement']:.4g} from the model's on average"
+    return "it is not known yet whether it agrees with the model"
+
+
+def _percent(share: float | None) -> str:
+    return "nothing" if share is None else f"{share:.1%}"
 
 
 def _bridge_line(bridge: Bridge) -> str:

@@ -5,9 +5,11 @@ One thread; an MQTT client of its own beside the processor's, with a clean sessi
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import math
 import secrets
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -87,8 +89,8 @@ class Processor:
             self._early += self._read(_CONNECTING_READ)
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Publish a retained message at QoS 1 on one of the processor's topics."""
-        self._connection.publish(f"{self.root}/{topic}", payload, qos=1, retain=True)
+        """Publish a retained message at QoS 1 on one of the processor's topics, in the name of whoever runs this."""
+        self._connection.publish(f"{self.root}/{topic}", payload, qos=1, retain=True, user=who())
 
     def messages(self, timeout: float, settle: float = math.inf) -> Iterator[Message]:
         """Yield what comes within `timeout` seconds, and within `settle` of the first; topics are without the root.
@@ -168,6 +170,15 @@ def subscribe(
         told = "; ".join(f"{text} ({reason})" for text, reason in refused.items())
         raise NoAnswer(f"The broker does not let us subscribe to {told}; check its access list.")
     return early
+
+
+def who() -> str:
+    """Return who runs this, as `user@host`: what stands beside a filter in the history."""
+    host = socket.gethostname()
+    try:
+        return f"{getpass.getuser()}@{host}"
+    except (OSError, KeyError):  # a container's user may have no name
+        return host
 
 
 def get_filter(slot: Slot, timeout: float) -> FilterState:

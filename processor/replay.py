@@ -6,6 +6,7 @@ the most time, is asked once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -23,6 +24,8 @@ from processor.forecast import per_day
 from processor.protocols import Model
 from processor.sections import Broker
 from processor.settings import Slot
+from processor.shadow.agreement import Agreement
+from processor.shadow.judge import Shadow
 from processor.thinning import Thinned
 from processor.types import NS, Array, Flags, Floats, Ints, Message, Predictions, Reason
 
@@ -50,14 +53,16 @@ class Side:
         bytes: of these.
     """
 
-    def __init__(self, candidate: Candidate, slot: Slot, model: Model, *, samples: bool) -> None:
+    def __init__(self, candidate: Candidate, slot: Slot, model: Model, shadow: Shadow | None, *, samples: bool) -> None:
         """Prepare."""
         self.name, self.document = candidate
         self.by_rule: Ints = np.zeros(len(self.document.rules), np.int64)
         self.by_reason: Ints = np.zeros(len(Reason), np.int64)
         self.events = 0
         self.bytes = 0
-        self.computation, _ = build_computation(slot, model, self.document, windows=make_windows(slot), samples=samples)
+        self.computation, _ = build_computation(
+            slot, model, self.document, windows=make_windows(slot), shadow=shadow, samples=samples
+        )
 
     @property
     def accepted(self) -> int:
@@ -96,17 +101,28 @@ class Replay:
         dead_letters: messages, and parts of them, that could not be processed, by reason.
         first: time of the first arrival, ns since the Unix epoch; 0 before it.
         last: of the last one.
+        shadow: the second model; None: there is none.
+        agreement: of that with the model.
         overlap: (F, F) windows that both of two filters accepted.
         most: messages that may be given at once.
     """
 
-    def __init__(self, slot: Slot, model: Model, candidates: Sequence[Candidate], *, samples: bool = False) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        model: Model,
+        candidates: Sequence[Candidate],
+        *,
+        shadow: Shadow | None = None,
+        samples: bool = False,
+    ) -> None:
         """Prepare.
 
         Args:
             slot: the model's part of the configuration; what other models' sources read is left to them.
             model: the configured one.
             candidates: the filters, which fit the model and the sources.
+            shadow: the configured one; None: there is none.
             samples: whether the samples are made; counting goes without.
         """
         self.slot = slot.name
@@ -114,14 +130,20 @@ class Replay:
         self.dead_letters: Counter[str] = Counter()
         self.first = self.last = 0
         self.overlap: Ints = np.zeros((len(candidates), len(candidates)), np.int64)
-        self._shared = _AskedOnce(model) if len(candidates) > 1 else None
+        self.agreement = Agreement()
+        several = len(candidates) > 1
+        models = [model] if shadow is None else [model, shadow.model]
+        self._shared = [_AskedOnce(one) for one in models] if several else []
         self.most = max(1, most_messages(slot) // max(1, len(candidates)))
         self._division = Division.of(slot.settings)
         self._number = [one.name for one in slot.settings.slots].index(slot.name)
         self._longest = (slot.settings.broker or Broker()).max_payload
         self._times = Thinned(_TIMES_KEPT)
-        asked = self._shared or model
-        self.sides = [Side(candidate, slot, asked, samples=samples) for candidate in candidates]
+        asked: Model = self._shared[0] if several else model
+        if shadow is not None and several:
+            shadow = dataclasses.replace(shadow, model=self._shared[1])
+        self.shadow = shadow
+        self.sides = [Side(candidate, slot, asked, shadow, samples=samples) for candidate in candidates]
 
     @property
     def seconds(self) -> float:
@@ -134,8 +156,8 @@ class Replay:
             return []
         self._count_time(messages)
         messages = self._within_bounds(self._division.divide(messages)[self._number])
-        if self._shared is not None:
-            self._shared.forget()
+        for one in self._shared:
+            one.forget()
         outcomes = [side.run(messages) for side in self.sides]
         self._count(messages, outcomes)
         return outcomes
@@ -158,6 +180,7 @@ class Replay:
 
     def _count(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
         some = outcomes[0]
+        self.agreement.add(some.predictions)
         self.messages += len(messages)
         self.readings += len(some.taken.readings.slots)
         self.windows += len(some.windows)
@@ -198,6 +221,8 @@ class Replay:
             "by_reason": first.reasons(),
             "seconds": round(seconds, 3),
         }
+        if (shadow := self.agreement.told(self.shadow)) is not None:
+            found["shadow"] = shadow
         if len(self.sides) > 1:
             found["filters"] = [
                 {"name": side.name, "accepted": side.accepted, "by_rule": side.rules(), "by_reason": side.reasons()}

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from processor.events import timestamp
 from processor.logs import one_line
-from processor.printing import as_yaml, size
+from processor.printing import agreement_lines, as_yaml, size
 from processor.replay import Replay, Side
 from processor.suggest import Suggestion, Target
 from processor.types import NS
@@ -35,11 +35,18 @@ def show(console: Console, replay: Replay) -> None:
         reasons = {name: count for name, count in side.reasons().items() if count}
         both.add_row(_counts("by rule", side.rules()), _counts("not kept because of", reasons))
         say(both)
+        _say_agreement(console, replay)
         return
     say()
     say(_comparison(replay))
     for line in overlaps(replay):
         say(Text(line), soft_wrap=True)
+    _say_agreement(console, replay)
+
+
+def _say_agreement(console: Console, replay: Replay) -> None:
+    for number, line in enumerate(agreement_lines(replay.agreement.told(replay.shadow))):
+        console.print(Text(line if number else f"\n{line}"), soft_wrap=True)
 
 
 def _came_in(replay: Replay) -> str:

@@ -22,6 +22,7 @@ from processor.recording import Reader
 from processor.replay import Candidate, Replay
 from processor.report.collection import Collection
 from processor.settings import Slot, load_filter
+from processor.shadow.judge import Shadow
 
 _OBJECTS: Final = 100_000
 """Python looks for cycles of garbage when there are so many new objects: a batch alone makes thousands, without any."""
@@ -73,11 +74,12 @@ def _of_file(path: Path, problems: Sequence[Problem]) -> list[Problem]:
 
 
 class Trial(NamedTuple):
-    """Filters that are tried with one model."""
+    """Filters that are tried with one model, and its shadow where it has one."""
 
     slot: Slot
     model: OnnxModel
     candidates: Sequence[Candidate]
+    shadow: Shadow | None = None
 
 
 class Done(NamedTuple):
@@ -134,7 +136,9 @@ def replay_recording(
     started = time.perf_counter()
     reader = Reader(recording)
     samples = out is not None or report is not None
-    replays = [Replay(*trial, samples=samples) for trial in trials]
+    replays = [
+        Replay(trial.slot, trial.model, trial.candidates, shadow=trial.shadow, samples=samples) for trial in trials
+    ]
     collection = None if report is None else _collection(report, replays[0], trials[0])
     with nullcontext() if out is None else _events(out) as write:
 

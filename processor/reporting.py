@@ -50,7 +50,7 @@ _COUNTERS: Final = (
     "lost_sessions",
     "broker_dropped_messages",
 )
-_OF_THE_ONE_MODEL: Final = ("filter_revision", "scores", "schedule", "model")
+_OF_THE_ONE_MODEL: Final = ("filter_revision", "scores", "schedule", "model", "shadow")
 """What stands at the top of the metrics of the model `default`."""
 _UNREADABLE: Final = ("decode", "field", "model", "not_finite", "quality", "stream", "time", "too_large")
 """Why messages become dead letters, mostly; a new reason is counted from its first letter on."""

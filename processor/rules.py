@@ -76,6 +76,7 @@ class ReadyRule:
     Attributes:
         rule: as it was written.
         is_plain: whether no condition depends on which windows were kept.
+        asks_shadow: whether it measures what only windows have that the shadow judged.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class ReadyRule:
         self._dedup = None if rule.dedup is None else _near_duplicates(rule, rule.dedup, fields, memories)
         self._cooldown = rule.cooldown and _Counted.of(rule.cooldown, 1, rule.cooldown.duration, rule.name, memories)
         self._limit = rule.limit and _Counted.of(rule.limit, rule.limit.max, rule.limit.per, rule.name, memories)
+        self.asks_shadow = rule.measure == "disagreement"
         self.is_plain = self._dedup is None and self._cooldown is None and self._limit is None
 
     def score(self, predictions: Predictions) -> Floats | None:
@@ -135,6 +137,8 @@ class ReadyRule:
             keep(self._of_streams(windows.slots, batch.names), _WHERE)
         if self.rule.where.fields:
             keep(self._of_fields(windows, batch.names), _WHERE)
+        if self.asks_shadow and score is not None:
+            keep(~np.isnan(score), _BAND)
         if self.rule.band is not None and score is not None:
             keep(self._in_band(score), _BAND)
         if self._keep is not None and score is not None:

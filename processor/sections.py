@@ -235,10 +235,47 @@ class Registry(Section):
             yield Flaw(("client_id",), "it is a managed identity's; it goes with identity: managed")
 
 
+def _known_reference(path: str) -> str:
+    references.parse(path)
+    return path
+
+
+ModelPath = Annotated[Text, AfterValidator(_known_reference)]
+
+
+class ShadowSettings(Section):
+    """A second model that judges a part of the windows beside the model; its answers decide nothing by themselves.
+
+    `measure: disagreement` in a filter's rule is how far the two lie apart.
+    """
+
+    path: ModelPath = Field(
+        description="as the model's; fetched as model.registry says where it is not on this machine"
+    )
+    cpu: float = Field(
+        default=0.2, gt=0, lt=1, description="its largest part of both models' computing time; it is measured"
+    )
+    sample: float | None = Field(
+        default=None, gt=0, le=1, description="its part of the windows, instead of cpu: the same on every machine"
+    )
+    compare: Literal["probabilities", "labels"] = Field(
+        default="probabilities", description="labels: disagreement is 0 or 1, by the likeliest label"
+    )
+    input: Input | None = Field(default=None, description="how a window becomes its input; absent: as the model's")
+    output: Output | None = Field(default=None, description="how its answer is read; absent: as the model's")
+    temperature: float | None = Field(default=None, gt=0, description="its calibration; absent: as the model's")
+
+    @classmethod
+    def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
+        """Refuse two ways to say how many windows it judges."""
+        if data.get("cpu") is not None and data.get("sample") is not None:
+            yield Flaw(("sample",), "give cpu, from which the part of the windows follows, or sample, not both")
+
+
 class ModelSettings(Section):
     """The model and what it wants."""
 
-    path: Text = Field(description="an ONNX file, relative to this one; https://…; oci://registry/repository:tag")
+    path: ModelPath = Field(description="an ONNX file, relative to this one; https://…; oci://registry/repository:tag")
     registry: Registry = Field(default=Registry(), description="how it is fetched where it is not on this machine")
     refresh: Duration | None = Field(default=None, description="how often a moving tag is looked at")
     window: Window = Field(default=Window(), description="what the model sees of a stream")
@@ -255,22 +292,20 @@ class ModelSettings(Section):
     custom_ops: list[Text] = Field(
         default=[], description="libraries of operators that are not ONNX's, .so files; they may do anything"
     )
+    shadow: ShadowSettings | None = Field(default=None, description="a second model beside it; absent: there is none")
 
     @classmethod
     def flaws(cls, data: Mapping[str, Any]) -> Iterator[Flaw]:
         """Refuse to fetch a model over a connection that anybody can change, unless that is wanted."""
-        path, registry = data.get("path"), data.get("registry")
-        if isinstance(path, str) and path.lower().startswith("http://"):
-            insecure = registry.get("insecure") if isinstance(registry, dict) else None
-            host = re.split("[/?#]", path[7:], maxsplit=1)[0]
-            if str(insecure).lower() != "true" and not references.is_loopback(host):
-                yield Flaw(("path",), "anybody on the way could change it: use https, or model.registry.insecure: true")
-
-    @field_validator("path")
-    @classmethod
-    def _known_kind(cls, path: str) -> str:
-        references.parse(path)
-        return path
+        shadow, registry = data.get("shadow"), data.get("registry")
+        for where, section in (("path",), data), (("shadow", "path"), shadow):
+            path = section.get("path") if isinstance(section, dict) else None
+            if isinstance(path, str) and path.lower().startswith("http://"):
+                insecure = registry.get("insecure") if isinstance(registry, dict) else None
+                host = re.split("[/?#]", path[7:], maxsplit=1)[0]
+                if str(insecure).lower() != "true" and not references.is_loopback(host):
+                    text = "anybody on the way could change it: use https, or model.registry.insecure: true"
+                    yield Flaw(where, text)
 
     @field_validator("refresh")
     @classmethod

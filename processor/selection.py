@@ -111,14 +111,17 @@ class Selection:
             stages.append(stage)
             taken.append(inside)
         self._decide(batch, stages, taken)
-        chance = np.zeros(count)  # that one of the rules that would take the window samples it
+        chance, by_shadow = np.zeros(count), np.zeros(count)  # that a rule which would take the window samples it
         for index, (one, own) in enumerate(zip(self._rules, scores, strict=True)):
             np.maximum(reason, stages[index], out=reason)
             mine = (rule < 0) & (stages[index] == ACCEPTED)
             rule[mine] = index
             if own is not None:
                 score[mine] = own[mine]
-            chance[taken[index]] += one.rule.sample * (1.0 - chance[taken[index]])
+            into = by_shadow if one.asks_shadow else chance
+            into[taken[index]] += one.rule.sample * (1.0 - into[taken[index]])
+        if predictions.shadow is not None:
+            chance = _with_shadow(chance, by_shadow, predictions.shadow.part)
         reason[~batch.active] = SCHEDULE
         np.copyto(probability, chance, where=rule >= 0)
         return Judgement(verdicts, scores, reached)
@@ -184,3 +187,18 @@ class Selection:
         if rule.outside:
             explanation["outside"] = True
         return explanation
+
+
+def _with_shadow(chance: Floats, by_shadow: Floats, part: float) -> Floats:
+    """Return (W,) the chance that a window is kept.
+
+    Where a rule may keep a window that does not ask the shadow, being judged by the shadow is a condition like others:
+    whether it was or not, the inverse of the chance that is left makes the window count once. Where none may, the
+    windows that were judged count for those that were not, so the part is in their chance.
+
+    Args:
+        chance: (W,) that a rule keeps it that does not ask the shadow.
+        by_shadow: (W,) that one does which asks; 0 where the shadow did not judge the window.
+        part: of the windows that the shadow judges.
+    """
+    return np.where(chance > 0, chance + by_shadow * (1.0 - chance), part * by_shadow)

@@ -210,6 +210,11 @@ class Slot:
         """What stands between the processor's own root and the topics about this model; empty, or ends with a slash."""
         return "" if self.name == MODEL_SLOT else f"models/{self.name}/"
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys of `model`, as the file has them."""
+        return self.model.model_dump(exclude_unset=True, by_alias=True, exclude={"filter"})
+
     def path(self, name: str) -> Path:
         """Return a path of the file's as one that can be opened from anywhere."""
         return self.settings.path(name)

@@ -13,6 +13,7 @@ from processor.computation import Computation
 from processor.errors import ModelMisfit, Problem
 from processor.journal import Journal
 from processor.protocols import Model
+from processor.shadow.judge import Shadow
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class WindowSize:
         configured: int,
         computation: Computation,
         journal: Journal,
-        open_model: Callable[[int], Model],
+        open_models: Callable[[int], tuple[Model, Shadow | None]],
         signature: Callable[[int], str],
     ) -> None:
         """Take what `app.build` made.
@@ -44,13 +45,13 @@ class WindowSize:
             configured: readings in a window where nobody wants another size.
             computation: whose windows and model change.
             journal: of these windows.
-            open_model: opens the model for windows of a size; raises ModelError.
+            open_models: opens the model, and the shadow where there is one, for windows of a size; raises ModelError.
             signature: says, for the journal, what windows of a size look like.
         """
         self.configured = configured
         self._computation = computation
         self._journal = journal
-        self._open_model = open_model
+        self._open_models = open_models
         self._signature = signature
 
     @property
@@ -66,7 +67,8 @@ class WindowSize:
         Raises:
             ModelError: the model does not take such windows, or cannot be opened any more.
         """
-        now, then = self._computation.model, self._open_model(size)
+        now = self._computation.model
+        then, shadow = self._open_models(size)
         if then.sha256 != now.sha256:
             message = "the model's file has changed since it was loaded; restart the processor"
             raise ModelMisfit([Problem("model.path", message)])
@@ -75,7 +77,7 @@ class WindowSize:
             raise ModelMisfit([Problem("model.output.kind", f"{message}; set model.output.kind")])
 
         def install() -> None:
-            self._computation.resize(size, then)
+            self._computation.resize(size, then, shadow)
             self._journal.begin_anew()
             log.info("Windows have %d readings now, and fill anew.", size)
 

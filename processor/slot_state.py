@@ -101,7 +101,9 @@ class SlotState:
     def meta(self, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds; the caller wrote it
         """Return a value kept under `key`, or None."""
         with explained(self._directory):
-            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (_key(self._name, key),)).fetchone()
+            row = self._connection.execute(
+                "SELECT value FROM meta WHERE key = ?", (meta_key(self._name, key),)
+            ).fetchone()
         return None if row is None else json.loads(row[0])
 
     def windows(self) -> tuple[list[tuple[int, StreamName]], list[StreamSnapshot], Iterator[tuple[int, bytes]]]:
@@ -168,7 +170,7 @@ class SlotState:
             db.execute("DELETE FROM journal WHERE slot = ? AND first < ?", (slot, changes.pruned))
 
     def _set(self, meta: Mapping[str, Any]) -> None:
-        values = [(_key(self._name, key), json.dumps(value)) for key, value in meta.items()]
+        values = [(meta_key(self._name, key), json.dumps(value)) for key, value in meta.items()]
         self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
         if "memories" in meta:  # those that no filter has any more go with the filter that had them
             left = json.dumps([OF_SOURCES, *(number for number, *_ in meta["memories"]["known"])])
@@ -200,7 +202,7 @@ def register(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, 
             if name in names:
                 continue
             _drop(connection, number, (*_WINDOWS, "remembered", "slots"))
-            own = _key(name, "")
+            own = meta_key(name, "")
             connection.execute("DELETE FROM meta WHERE substr(key, 1, ?) = ?", (len(own), own))
             log.warning(
                 "The model %r is no longer configured: its windows under way, its filter from the topic or the twin, "
@@ -218,6 +220,6 @@ def _drop(connection: sqlite3.Connection, slot: int, tables: Sequence[str]) -> N
         connection.execute(f"DELETE FROM {table} WHERE slot = ?", (slot,))  # noqa: S608 - names from this file
 
 
-def _key(slot: str, key: str) -> str:
+def meta_key(slot: str, key: str) -> str:
     """Return the key of a slot's value; the names of slots have no spaces."""
     return f"model {slot} {key}"

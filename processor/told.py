@@ -99,6 +99,29 @@ class RuleScores(msgspec.Struct, frozen=True):
     """Of the windows that the rule's band was tested on."""
 
 
+class ShadowLabel(msgspec.Struct, frozen=True):
+    """What the shadow says of the windows to which the model gives one label."""
+
+    windows: int = 0
+    agreement: float | None = None
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """What a processor says of its shadow, a second model beside the model."""
+
+    name: str = ""
+    sha256: str = ""
+    part: float = 0.0
+    windows: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    agreement: float | None = None
+    """Part of the windows that both give the same label; None where there are no labels, or no windows yet."""
+    disagreement: float | None = None
+    """How far their answers lie apart on average."""
+    by_label: dict[str, ShadowLabel] = {}
+
+
 class LastHour(msgspec.Struct, frozen=True):
     """What came and went by the minute, oldest first, and the scores."""
 
@@ -117,6 +140,7 @@ class ModelMetrics(msgspec.Struct, frozen=True):
     by_reason: dict[str, int] = {}
     schedule: ScheduleNow = msgspec.field(default_factory=ScheduleNow)
     model: ModelFacts = msgspec.field(default_factory=ModelFacts)
+    shadow: Shadow | None = None
 
 
 class Metrics(msgspec.Struct, frozen=True):
@@ -139,6 +163,7 @@ class Metrics(msgspec.Struct, frozen=True):
     bridges: dict[str, Bridge] = {}
     schedule: ScheduleNow = msgspec.field(default_factory=ScheduleNow)
     model: ModelFacts = msgspec.field(default_factory=ModelFacts)
+    shadow: Shadow | None = None
     last_hour: LastHour = msgspec.field(default_factory=LastHour)
     models: dict[str, ModelMetrics] = {}
     """Where there are several, each; what stands above is then of the one named `default`, or a sum, or missing."""

@@ -220,17 +220,58 @@ class Predictions:
         probabilities: (W, K), rows sum to 1; for `score` K is 2 and the row is [1 - s, s] with s clipped to [0, 1];
             None for `value`.
         value: (W,) the raw number of `score` and `value`; None for `probabilities`.
+        shadow: what a second model says of some of them; None: there is none.
     """
 
     kind: OutputKind
     labels: tuple[str, ...]
     probabilities: Floats | None
     value: Floats | None
+    shadow: ShadowAnswers | None = None
 
     def __len__(self) -> int:
         """Return W."""
         columns = self.probabilities if self.value is None else self.value
         return 0 if columns is None else len(columns)
+
+    def take(self, rows: Ints) -> Predictions:
+        """Return those for some of the windows, without what the shadow says of them."""
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return Predictions(self.kind, self.labels, probabilities, None if self.value is None else self.value[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowAnswers:
+    """What a second model, the shadow, says of some of W windows.
+
+    Attributes:
+        name: the shadow's.
+        sha256: of its file.
+        beside: the model's sha256.
+        part: of all windows that it judges, above 0.
+        rows: (J,) which of the W windows it judged, ascending.
+        predictions: its answers to these.
+        disagreement: (J,) how far they lie from the model's; NaN where one of the two gave no number.
+        failures: windows that it should have judged and failed on.
+        failure: what it said of one of them; empty where it did not fail.
+        seconds: that all of it took.
+    """
+
+    name: str
+    sha256: str
+    beside: str
+    part: float
+    rows: Ints
+    predictions: Predictions
+    disagreement: Floats
+    failures: int
+    failure: str
+    seconds: float
+
+    def place(self, row: int) -> int | None:
+        """Return which of the answers is that to a window; None where there is none."""
+        place = int(np.searchsorted(self.rows, row))
+        return place if place < len(self.rows) and self.rows[place] == row else None
 
 
 class Reason(enum.IntEnum):

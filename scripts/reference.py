@@ -59,6 +59,16 @@ def schema_of(model: type[BaseModel], title: str) -> Schema:
     return {"$schema": SCHEMA, "title": title} | schema
 
 
+def with_filter(schema: Schema, filter_: Schema) -> Schema:
+    """Return a configuration's schema in which `filter` may be a file's name or a whole filter, key by key."""
+    inner = {key: value for key, value in filter_.items() if key not in ("$schema", "title", "$defs")}
+    schema["$defs"] |= filter_["$defs"] | {"Filter": inner}
+    for section in (schema, schema["$defs"]["SlotSettings"]):
+        file, _, *null = section["properties"]["filter"]["anyOf"]
+        section["properties"]["filter"]["anyOf"] = [file, {"$ref": "#/$defs/Filter"}, *null]
+    return schema
+
+
 def sections(model: type[BaseModel]) -> set[type[Section]]:
     """Return a model and those that it is made of."""
     found: set[type[Section]] = set()
@@ -258,10 +268,9 @@ def topics() -> str:
 
 def made() -> dict[Path, str]:
     """Return every generated file's content."""
-    schemas = {
-        "processor": schema_of(Settings, "Configuration of an mlade processor"),
-        "filter": schema_of(FilterDocument, "Filter of an mlade processor"),
-    }
+    filter_ = schema_of(FilterDocument, "Filter of an mlade processor")
+    processor = with_filter(schema_of(Settings, "Configuration of an mlade processor"), filter_)
+    schemas = {"processor": processor, "filter": filter_}
     found = {f"config/schema/{name}.json": json.dumps(schema, indent=1) + "\n" for name, schema in schemas.items()}
     found |= {
         "docs/reference/configuration.md": configuration(),

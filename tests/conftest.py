@@ -15,6 +15,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 pytest_plugins = (
     "pytester",
     "tests.disk",
+    "tests.front",
     "tests.mosquitto",
     "tests.mqtt_client",
     "tests.proxy",

@@ -17,7 +17,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Final
 
-from processor import cli
+from processor import __main__ as mlade
 from tests import odd_machine
 from tests.commands import environment
 
@@ -83,4 +83,4 @@ def become_mlade(file: Path, log: Path) -> None:
     os.dup2(output, 2)
     os.close(output)
     sys.argv = ["mlade", "run", "-c", str(file)]
-    cli.main()
+    mlade.main()

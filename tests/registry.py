@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -38,9 +38,26 @@ class Registry:
         directory: where it keeps everything.
     """
 
-    def __init__(self, directory: Path, settings: str = "", *, user: str = "", password: str = "") -> None:
-        """Start it and wait until it answers; `settings` are more lines of its configuration."""
+    def __init__(
+        self,
+        directory: Path,
+        settings: str = "",
+        *,
+        user: str = "",
+        password: str = "",
+        token: Callable[[str], str] | None = None,
+    ) -> None:
+        """Start it and wait until it answers.
+
+        Args:
+            directory: an empty one.
+            settings: more lines of its configuration.
+            user: whom tests put things into it as; empty: nobody.
+            password: the user's.
+            token: makes a token for a scope, as an alternative.
+        """
         self.directory = directory
+        self._token = token
         self._basic = base64.b64encode(f"{user}:{password}".encode()).decode() if user else ""
         self._command = [program(), "serve", str(directory / "config.yml")]
         with socket.socket() as probe:
@@ -74,6 +91,9 @@ class Registry:
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, Mapping[str, str], bytes]:
         """Ask it something by hand."""
+        if self._token is not None:
+            repository = path.split("/")[2]
+            headers["Authorization"] = "Bearer " + self._token(f"repository:{repository}:pull,push")
         if self._basic:
             headers["Authorization"] = f"Basic {self._basic}"
         connection = http.client.HTTPConnection(self.host, timeout=_PATIENCE)
@@ -155,7 +175,9 @@ def program() -> str:
 class RegistryFactory(Protocol):
     """Makes registries that end with the test."""
 
-    def __call__(self, settings: str = "", *, user: str = "", password: str = "") -> Registry:
+    def __call__(
+        self, settings: str = "", *, user: str = "", password: str = "", token: Callable[[str], str] | None = None
+    ) -> Registry:
         """Return a running registry."""
         ...
 
@@ -165,8 +187,11 @@ def make_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry
     """Make registries that end with the test."""
     with ExitStack() as cleanup:
 
-        def make(settings: str = "", *, user: str = "", password: str = "") -> Registry:
-            made = Registry(tmp_path_factory.mktemp("registry"), settings, user=user, password=password)
+        def make(
+            settings: str = "", *, user: str = "", password: str = "", token: Callable[[str], str] | None = None
+        ) -> Registry:
+            folder = tmp_path_factory.mktemp("registry")
+            made = Registry(folder, settings, user=user, password=password, token=token)
             cleanup.callback(made.stop)
             return made
 

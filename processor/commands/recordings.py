@@ -93,9 +93,9 @@ def replay(
 ) -> None:
     """Run the selection over a recording: what would be kept, and why the rest is not."""
     from processor import settings  # noqa: PLC0415
-    from processor.assembly import obtain_model  # noqa: PLC0415
     from processor.replay_printing import show  # noqa: PLC0415
     from processor.replay_run import Trial, configured, read_candidates, replay_recording  # noqa: PLC0415
+    from processor.shadow.opening import known_times, obtain_both  # noqa: PLC0415
 
     if out is not None and len(filters or ()) > 1:
         raise typer.BadParameter("--out takes the samples of one filter; give --filter once")
@@ -103,9 +103,9 @@ def replay(
     slots = [chosen(loaded, model_name)] if model_name or filters or report else loaded.slots
     trials = []
     for configured_slot in slots:
-        slot, model = obtain_model(configured_slot)
+        slot, model, shadow = obtain_both(configured_slot, known_times(configured_slot))
         candidates = read_candidates(slot, model, filters) if filters else [configured(slot, model, config.name)]
-        trials.append(Trial(slot, model, candidates))
+        trials.append(Trial(slot, model, candidates, shadow))
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
@@ -143,11 +143,11 @@ def suggest(
 ) -> None:
     """Print the filter whose band, or share, keeps about so many samples."""
     from processor import settings  # noqa: PLC0415
-    from processor.assembly import obtain_model  # noqa: PLC0415
     from processor.recording import Reader  # noqa: PLC0415
     from processor.replay import Candidate, Replay  # noqa: PLC0415
     from processor.replay_printing import suggestion_lines  # noqa: PLC0415
     from processor.replay_run import configured, play, read_candidates  # noqa: PLC0415
+    from processor.shadow.opening import known_times, obtain_both  # noqa: PLC0415
     from processor.suggest import parse_target  # noqa: PLC0415
     from processor.suggest import suggest as find  # noqa: PLC0415
 
@@ -155,14 +155,15 @@ def suggest(
         wanted = parse_target(target)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None
-    slot, model = obtain_model(chosen(settings.load(config), model_name))
+    configured_slot = chosen(settings.load(config), model_name)
+    slot, model, shadow = obtain_both(configured_slot, known_times(configured_slot))
     if filter_file is None:
         (candidate,) = (configured(slot, model, config.name),)
     else:
         (candidate,) = read_candidates(slot, model, [filter_file])
 
     def run(candidates: Sequence[Candidate], take: Callable[[Sequence[Outcome]], None]) -> Replay:
-        replayed = Replay(slot, model, candidates)
+        replayed = Replay(slot, model, candidates, shadow=shadow)
         with following() as progress:
             play(Reader(recording), [replayed], progress, take)
         return replayed

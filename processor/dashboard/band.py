@@ -19,9 +19,10 @@ _MEASURES: Final[Mapping[str, str]] = {
     "confidence": "Confidence: the chance of the predicted label",
     "margin": "Margin: by how much the predicted label leads",
     "entropy": "Entropy: how undecided the model is, 0 to 1",
-    "probability": "Probability of one label",
+    "probability": "Probability of",
     "score": "The model's score",
     "value": "The model's value",
+    "disagreement": "Disagreement: how far the shadow's answer lies from the model's",
 }
 
 
@@ -61,7 +62,8 @@ def _lead(view: View, scores: list[RuleScores]) -> str:
     if not scores:
         return "No rule of its filter measures anything, so there are no scores to show."
     if not view.visitor.may_change:
-        return "Scores of the last hour by predicted label, rare ones drawn taller, and the band in force."
+        what = "Scores of the last hour by predicted label, rare ones drawn taller, and the band in force."
+        return f"{what} {view.visitor.why_not}"
     return (
         "Scores of the last hour by predicted label, rare ones drawn taller. Drag the band, or an end of it, to see "
         "what it would have kept."

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from processor.document import parse
 from processor.errors import ConfigurationError, FilterRejected, Problem
-from processor.filter import MAX_BYTES, MEASURES, FilterDocument, all_problems, check_against, parse_filter
+from processor.filter import MAX_BYTES, FilterDocument, all_problems, check_against, measures_of, parse_filter
 from processor.printing import as_yaml
 from processor.told import FilterState, ModelFacts
 from processor.types import OutputKind
@@ -37,6 +37,7 @@ class Draft:
         self._began = ""
         self._base: dict[str, Any] = {}
         self._model = ModelFacts()
+        self._shadow = False
         self._listeners: list[Callable[[object], None]] = []
 
     def listen(self, changed: Callable[[object], None]) -> None:
@@ -53,10 +54,16 @@ class Draft:
         """The filter that it began from."""
         return self._base
 
-    def follow(self, state: FilterState | None, model: ModelFacts) -> None:
-        """Take note of the filter in force: one that nobody has touched becomes it."""
-        if model != self._model:
-            self._model = model
+    def follow(self, state: FilterState | None, model: ModelFacts, *, shadow: bool = False) -> None:
+        """Take note of the filter in force: one that nobody has touched becomes it.
+
+        Args:
+            state: of the filter; None: nothing is known of it.
+            model: what it has to fit.
+            shadow: whether a second model judges windows beside that one.
+        """
+        if (model, shadow) != (self._model, self._shadow):
+            self._model, self._shadow = model, shadow
             self._check()
         if state is None or (state.revision == self.revision and state.active == self._base):
             return
@@ -109,7 +116,7 @@ class Draft:
         model, kind = self._model, self._kind
         if not model.complete or kind is None:
             return ()
-        return check_against(document, kind=kind, labels=model.labels, fields=model.fields)
+        return check_against(document, kind=kind, labels=model.labels, fields=model.fields, shadow=self._shadow)
 
     @property
     def _kind(self) -> OutputKind | None:
@@ -118,9 +125,14 @@ class Draft:
     @property
     def measures(self) -> Sequence[str]:
         """What the model's output allows."""
-        return MEASURES[self._kind or "score"]
+        return measures_of(self._kind or "score", shadow=self._shadow)
 
     @property
     def labels(self) -> Sequence[str]:
         """The model's, as far as they are known."""
         return self._model.labels
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The sources', as far as they are known."""
+        return self._model.fields

@@ -24,7 +24,7 @@ def build(view: View) -> Look:
         with ui.element("section").classes("card w7"):
             html("Filter", tag="h2")
             if not may:
-                html("Only shown here: changing it needs a sign-in, or is switched off.", tag="p").classes("lead")
+                html(view.visitor.why_not, tag="p").classes("lead")
             form = Form(view)
         with ui.element("section").classes("card w5 text"):
             html("The same as text", tag="h2")

@@ -13,6 +13,7 @@ from processor.types import Floats
 
 _HOUR: Final = 3540
 """Seconds from which on it is called an hour."""
+_MINUTE: Final = 60
 _AFTER: Final = ("keep", "dedup", "cooldown", "limit")
 """Conditions that come after the band, and only take away."""
 
@@ -43,7 +44,8 @@ class Estimate(NamedTuple):
 
     def sentence(self) -> str:
         """Return it in words."""
-        time = "hour" if self.seconds >= _HOUR else words.span(self.seconds)
+        span = "1 hour" if self.seconds >= _HOUR else words.span(self.seconds)
+        time = span.removeprefix("1 ") if self.seconds >= _MINUTE else span
         if not self.windows:
             return f"No windows in the last {time} to try it on."
         if not self.tested:
@@ -72,7 +74,7 @@ def estimate(scores: RuleScores, rule: Mapping[str, Any]) -> Estimate:
         windows=scores.windows,
         kept=float((reached * inside).sum()) * (sample if isinstance(sample, int | float) else 1.0),
         seconds=scores.seconds,
-        less=tuple(name for name in _AFTER if rule.get(name)),
+        less=tuple(name for name in _AFTER if rule.get(name) is not None),
         inside=float((every * inside).sum() / max(every.sum(), 1.0)),
         tested=bool(reached.any()),
     )

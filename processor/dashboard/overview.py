@@ -14,7 +14,7 @@ from processor.dashboard.band import build_bands
 from processor.dashboard.fleet_page import bridge_row, share_kept, tiles_of
 from processor.dashboard.shell import html, now
 from processor.dashboard.view import Look, View
-from processor.told import Metrics
+from processor.told import Metrics, Shadow
 
 _MINUTES: Final = 60
 _SERIES: Final = (("messages", "Received"), ("accepted", "Kept"), ("delivered", "Delivered"))
@@ -55,6 +55,9 @@ def build(view: View) -> Look:
             with ui.element("section").classes("card"):
                 html("Kept since its start", tag="h2")
                 kept = html()
+            with ui.element("section").classes("card") as beside:
+                html("The shadow", tag="h2")
+                shadow = html()
 
     def look() -> None:
         metrics = view.metrics
@@ -63,6 +66,8 @@ def build(view: View) -> Look:
         reasons.set_content(_reasons(metrics))
         schedule.set_content(_schedule(view, metrics))
         kept.set_content(_kept(metrics))
+        beside.set_visibility(metrics.shadow is not None)
+        shadow.set_content(_shadow(metrics.shadow))
         bands()
 
     return look
@@ -95,7 +100,7 @@ def _figures(view: View, metrics: Metrics) -> str:
 def _hour(metrics: Metrics) -> str:
     minutes = metrics.last_hour.minutes
     rows = []
-    local = now()
+    local = words.moment(metrics.time, now().tzinfo) or now()  # it may be long ago that it was told
     for name, title in _SERIES:
         values = minutes.get(name, [])[-_MINUTES:]
         titles = [
@@ -138,10 +143,30 @@ def _kept(metrics: Metrics) -> str:
     return "".join(drawn) or '<p class="muted">Nothing yet.</p>'
 
 
+def _shadow(shadow: Shadow | None) -> str:
+    """Return how a second model agrees with the model."""
+    if shadow is None:
+        return ""
+    judged = f"{words.count(shadow.windows)} windows, {words.share(shadow.part)} of all"
+    failed = f"; it failed on {words.count(shadow.failures)}" if shadow.failures else ""
+    lead = f"{escape(shadow.name)} judged {judged}{failed}."
+    if shadow.agreement is not None:
+        lead += f" It agrees with the model on {words.share(shadow.agreement)}."
+    elif shadow.disagreement is not None:
+        lead += f" Its answers are {shadow.disagreement:.3g} from the model's on average."
+    rows = [
+        (label or "none", one.agreement, f"{words.share(one.agreement)} of {words.count(one.windows)}")
+        for label, one in list(shadow.by_label.items())[:10]
+        if one.agreement is not None
+    ]
+    drawn = f"<h3>Agreement by predicted label</h3>{drawing.shares(rows)}" if rows else ""
+    return f'<p class="lead">{lead}</p>{drawn}'
+
+
 def _schedule(view: View, metrics: Metrics) -> str:
     active: Mapping[str, Any] = view.record.active
     found = week.schedules(active)
-    said = _now(active, metrics)
+    said = _now(active, metrics) if view.record.online else ""
     parts = []
     for name, documents in found.items():
         if documents:

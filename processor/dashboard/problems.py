@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from processor.dashboard import words
 from processor.dashboard.fleet import Processor
+from processor.printing import errors_of
 from processor.told import Metrics
 
 _SILENT: Final = 10.0
@@ -69,6 +70,8 @@ def level(found: list[Problem]) -> Level:
 
 
 def _absent(processor: Processor, wall: datetime) -> Problem:
+    if processor == Processor(processor.root):
+        return Problem(Level.NOTICE, "Nothing on this broker, as far as this page may read it, is of such a processor.")
     if processor.online is None:
         return Problem(Level.NOTICE, "Has left traces on this broker, but says neither that it is online nor offline.")
     metrics = processor.metrics
@@ -158,7 +161,8 @@ def _kept_none_of(minutes: Mapping[str, list[int]]) -> int:
 def _rejected(processor: Processor) -> Iterator[Problem]:
     state = processor.filter
     if state is not None and state.status == "rejected":
-        errors = len(state.errors)
-        what = "1 error" if errors == 1 else f"{errors} errors"
-        text = f"The last filter, from the {state.source}, was rejected with {what}; revision {state.revision} stays."
-        yield Problem(Level.WARNING, text)
+        errors = errors_of(state)
+        first = f": {errors[0].rstrip('.')}" if errors else ""
+        others = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
+        stays = f"Revision {state.revision} stays in force."
+        yield Problem(Level.WARNING, f"The last filter, from the {state.source}, was rejected{first}{others}. {stays}")

@@ -43,7 +43,7 @@ def build(desk: Desk, visitor: Visitor, root: str, tab: str) -> None:
             if not desk.access.read_only:
                 _build_commands(view, looks)
         wrong = html()
-        view.draft.follow(view.record.filter, view.metrics.model)
+        view.draft.follow(view.record.filter, view.metrics.model, shadow=view.metrics.shadow is not None)
         with ui.tabs().props("no-caps dense align=left") as tabs:
             for name, words in _TABS.items():
                 ui.tab(name, words)
@@ -63,7 +63,7 @@ def build(desk: Desk, visitor: Visitor, root: str, tab: str) -> None:
                     looks.append(part(view))
 
     def look() -> None:
-        view.draft.follow(view.record.filter, view.metrics.model)
+        view.draft.follow(view.record.filter, view.metrics.model, shadow=view.metrics.shadow is not None)
         found = problems(view.record, desk.watcher.until, now())
         title.classes(replace=level(found).name.lower())
         listed = "".join(f'<li class="{one.level.name.lower()}">{escape(one.sentence)}</li>' for one in found)

@@ -23,13 +23,14 @@ def build_samples(view: View) -> Look:
     """Build the recent samples; return what brings them up to date."""
     lead = html(tag="p").classes("lead muted")
     box = html()
-    shown: list[tuple[Sample, ...]] = []
+    shown: list[tuple[object, ...]] = []
 
     def look() -> None:
         samples = view.record.samples
         lead.set_content(_samples_lead(view))
-        if [samples] != shown:
-            shown[:] = [samples]
+        seen = (samples, now().tzinfo)
+        if [seen] != shown:
+            shown[:] = [seen]
             box.set_content(f'<ul class="samples">{"".join(map(_sample, samples))}</ul>')
 
     return look
@@ -106,13 +107,14 @@ def build_history(view: View, send: Callable[[], Awaitable[None]]) -> Look:
     """Build the filter's history; `send` sends the draft. Return what brings it up to date."""
     html("Who changed the filter when: the last revisions, the newest first.", tag="p").classes("lead muted")
     box = ui.element("div").classes("history")
-    shown: list[tuple[tuple[Revision, ...], bool]] = []
+    shown: list[tuple[object, ...]] = []
 
     def look() -> None:
         revisions, may = view.record.revisions, view.visitor.may_change
-        if shown == [(revisions, may)]:
+        seen = (revisions, may, now().tzinfo)
+        if shown == [seen]:
             return
-        shown[:] = [(revisions, may)]
+        shown[:] = [seen]
         box.clear()
         with box:
             if not revisions:

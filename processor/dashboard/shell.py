@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,15 @@ from html import escape
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
+from zoneinfo import ZoneInfo
 
-from nicegui import app, events, ui
+from nicegui import Client, app, events, ui
 
 from processor.dashboard.access import Access
 from processor.dashboard.watching import Watcher
+
+log = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).parent / "static"
 COOKIE: Final = "mlade-session"
@@ -50,14 +55,37 @@ class Visitor:
         return self.access.may_change(self.token)
 
     @property
+    def why_not(self) -> str:
+        """Why they may not, and what would let them, in a sentence; empty where they may."""
+        if self.may_change:
+            return ""
+        if self.access.read_only:
+            return (
+                "Only shown: this dashboard was started to read. Started with a password, it lets those change "
+                "something who know it."
+            )
+        return "Only shown: sign in to change something."
+
+    @property
     def name(self) -> str | None:
         """How they call themselves."""
         return self.access.name(self.token)
 
 
+_ZONES: Final[WeakKeyDictionary[Client, ZoneInfo]] = WeakKeyDictionary()
+"""Of those who look at a page; used by the server's thread."""
+
+
 def now() -> datetime:
-    """Return the time in the zone of this machine: the people at the page are mostly near."""
-    return datetime.now().astimezone()
+    """Return the time in the zone of whoever looks at this page; in this machine's until their browser has told it."""
+    return datetime.now().astimezone(_ZONES.get(ui.context.client))
+
+
+async def _ask_for_zone(client: Client) -> None:
+    try:
+        _ZONES[client] = ZoneInfo(await client.run_javascript("Intl.DateTimeFormat().resolvedOptions().timeZone"))
+    except (OSError, TypeError, ValueError, KeyError) as error:  # it is gone, or says what is not known here
+        log.info("A browser has told no time zone (%s); it is shown this machine's times.", error or "no answer")
 
 
 def page_of(root: str) -> str:
@@ -90,6 +118,7 @@ def frame(desk: Desk, visitor: Visitor, title: str, *, path: str = "/") -> Itera
         title: of the page; empty: of the first.
         path: its address, to come back to after a sign-in.
     """
+    ui.context.client.on_connect(_ask_for_zone)
     ui.page_title(f"{title} · mlade" if title else "mlade")
     ui.add_head_html(f'<link rel="stylesheet" href="/static/style.css?{(STATIC / "style.css").stat().st_mtime_ns}">')
     ui.colors(primary="#0b66b2", negative="#b3261e", positive="#1a7f4b", warning="#9a5b00", dark="#1a2027")

@@ -14,6 +14,8 @@ from processor.dashboard.draft import Draft
 from processor.dashboard.fleet import Processor
 from processor.dashboard.shell import Desk, Visitor, button
 from processor.dashboard.watching import Unanswered
+from processor.printing import errors_of
+from processor.remote import who
 from processor.told import Metrics
 
 _Got = TypeVar("_Got")
@@ -57,13 +59,12 @@ class View:
         if not self.visitor.may_change:
             return False, "Sign in first: nothing was sent.", []
         try:
-            state = await _wait(self.desk.watcher.set_filter(self.root, payload, self.visitor.name))
+            state = await _wait(self.desk.watcher.set_filter(self.root, payload, self.visitor.name or who()))
         except Unanswered as error:
             return False, str(error), []
         if state.status == "applied":
             return True, f"In force as revision {state.revision}.", []
-        errors = [": ".join(filter(None, (one.get("path"), one.get("message")))) for one in state.errors]
-        return False, f"Rejected; revision {state.revision} stays in force.", errors
+        return False, f"Rejected; revision {state.revision} stays in force.", errors_of(state)
 
     async def ask(self, command: str) -> tuple[bool, str]:
         """Ask the processor to do something; whether it has, and its answer in a sentence."""

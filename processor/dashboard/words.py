@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, tzinfo
 from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -10,6 +10,8 @@ _STEP: Final = 1024
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
+_FIRST_YEAR: Final = 1000
+_LAST_YEAR: Final = 9000
 
 
 def count(number: float) -> str:
@@ -46,12 +48,13 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def moment(text: str) -> datetime | None:
-    """Return a time that a processor has written; None where it is none."""
+def moment(text: str, zone: tzinfo | None) -> datetime | None:
+    """Return a time that a processor has written, in a zone; None where it is none, or is nowhere near ours."""
     try:
         found = datetime.fromisoformat(text)
-        return None if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
+        usable = found.tzinfo is not None and _FIRST_YEAR <= found.year <= _LAST_YEAR
+        return found.astimezone(zone) if usable else None
+    except ValueError:
         return None
 
 
@@ -62,12 +65,8 @@ def when(text: str, now: datetime) -> str:
         text: RFC 3339.
         now: in the zone to write it in.
     """
-    found = moment(text)
-    if found is None:
-        return text
-    try:
-        local = found.astimezone(now.tzinfo)
-    except OverflowError:  # on the first or the last day that there is
+    local = moment(text, now.tzinfo)
+    if local is None:
         return text
     days = (local.date() - now.date()).days
     clock = f"{local:%H:%M:%S}"

@@ -27,7 +27,7 @@ from processor.model.outputs import (
     read_columns,
 )
 from processor.model.session import Provider, ProviderName, open_session, reason
-from processor.model.speed import LARGEST_AUTO, fastest
+from processor.model.speed import LARGEST_AUTO, fastest, measure
 from processor.sections import Layout
 from processor.types import Array, Floats, OutputKind, Predictions
 
@@ -130,6 +130,11 @@ class OnnxModel:
         if len(values) == 0:
             return self.interpreter.predictions(np.empty((0, self._columns)))
         return self.interpreter.predictions(self.execution.run(self._runner, values))
+
+    def speeds(self, sizes: Sequence[int]) -> dict[int, float]:
+        """Measure what a window takes, in seconds, by how many are judged at once; not beyond what takes too long."""
+        windows = self.input.trial_windows(_FEWEST_TRIALS)
+        return measure(lambda values: self.execution.run(self._runner, values), windows, sizes)
 
     def describe(self) -> dict[str, str]:
         """Return what an operator wants to know, a line each, by its heading."""
@@ -245,18 +250,25 @@ class Declared(NamedTuple):
     """What a model says of itself."""
 
     inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     metadata: Mapping[str, str]
+    sha256: str
 
 
-def read_declared(path: Path) -> Declared:
+def read_declared(path: Path, *, custom_ops: Sequence[Path] = ()) -> Declared:
     """Return what a model says of itself, without running it.
+
+    Args:
+        path: an ONNX file.
+        custom_ops: libraries of operators that are not ONNX's.
 
     Raises:
         ModelError: the file cannot be read, or is no ONNX model.
     """
-    _digest(path)
-    session, _ = open_session(path)
-    return Declared(tuple(_tensors(session.get_inputs())), session.get_modelmeta().custom_metadata_map)
+    sha256, _ = _digest(path)
+    session, _ = open_session(path, custom_ops=custom_ops)
+    inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
+    return Declared(tuple(inputs), tuple(outputs), session.get_modelmeta().custom_metadata_map, sha256)
 
 
 def fit_problems(load: Callable[[], object]) -> tuple[Problem, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -25,20 +25,18 @@ _TIME: Final = 0.04
 """Seconds for one size, where that allows more than the fewest runs."""
 
 
-def measure(execution: Execution, call: Call, windows: Array, sizes: tuple[int, ...] = SIZES) -> dict[int, float]:
+def measure(call: Call, windows: Array, sizes: Sequence[int]) -> dict[int, float]:
     """Return seconds a window by the number of windows in a call, the fastest of several runs.
 
     Args:
-        execution: how the model is run; a call has its rows at least.
         call: runs the model.
         windows: (P, …) trial windows; those the model raises on are left out.
         sizes: numbers of windows, in growing order; none is tried after one that takes longer than a call may.
     """
-    accepted = windows[[_accepts(call, np.repeat(window[None], execution.least, axis=0)) for window in windows]]
+    accepted = windows[[_accepts(call, window[None]) for window in windows]]
     found: dict[int, float] = {}
     for size in sizes if len(accepted) else ():
-        rows = max(size, execution.least)
-        values = np.resize(accepted, (rows, *accepted.shape[1:]))
+        values = np.resize(accepted, (size, *accepted.shape[1:]))
         times: list[float] = []
         while len(times) < _FEWEST_RUNS or (len(times) < _MOST_RUNS and sum(times) < _TIME):
             start = time.perf_counter()
@@ -58,8 +56,8 @@ def fastest(execution: Execution, call: Call, windows: Array) -> Execution:
     """
     if execution.most <= execution.least:
         return execution
-    sizes = tuple(size for size in SIZES if execution.least <= size < execution.most)
-    speeds = measure(execution, call, windows, (*sizes, execution.most))
+    sizes = [size for size in SIZES if execution.least <= size < execution.most]
+    speeds = measure(lambda values: execution.run(call, values), windows, [*sizes, execution.most])
     if not speeds:
         return execution
     most = smallest_as_fast(speeds)

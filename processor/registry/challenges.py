@@ -17,7 +17,7 @@ from processor.registry import credentials
 from processor.registry.credentials import Credentials, Password, RefreshToken, posted
 from processor.registry.web import OK, UNAUTHORIZED, Answer, Web, refused, same_host
 
-_SCHEME: Final = re.compile(r"\s*,?\s*([A-Za-z0-9_-]+)(?:\s+|$)")
+_SCHEME: Final = re.compile(r"\s*,?\s*([A-Za-z0-9_-]+)(?:\s+|$|(?=,))")
 _PARAMETER: Final = re.compile(r'\s*,?\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _LONGEST: Final = 8192
 

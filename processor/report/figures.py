@@ -156,7 +156,7 @@ def scores(half: Half, measure: Measured) -> Figure:
     """Return a measure's scores by predicted label, with the bands of the rules that use it, above what was kept."""
     labels, accepted, *columns = half.scores.columns()
     values = columns[half.measures.index(measure)].astype(np.float64)
-    edges = _edges(values, bounded=measure.name in ("confidence", "margin", "entropy", "probability"))
+    edges = _edges(values, bounded=measure.name not in ("score", "value", "disagreement"))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
     names = list(half.by_label)
     common = [int(label) for label in np.argsort(-np.bincount(labels[labels >= 0], minlength=max(len(names), 1)))]

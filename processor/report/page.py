@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from processor.errors import RecordingError
 from processor.events import timestamp
 from processor.filter import to_plain
 from processor.forecast import DAY
-from processor.printing import as_yaml, size
+from processor.printing import agreement_lines, as_yaml, size
 from processor.replay import Replay
 from processor.replay_printing import length, rounded
 from processor.report import figures
@@ -104,10 +104,20 @@ def _body(replay: Replay, found: Collection, titles: Titles) -> Iterator[str]:
     if replay.dead_letters:
         why = ", ".join(f"{escape(reason)} {count:,}" for reason, count in replay.dead_letters.most_common())
         yield f"<p>Dead letters, messages that could not be processed: {why}.</p>"
+    yield from _agreement(replay.agreement.told(replay.shadow))
     if len(found.halves) > 1:
         yield from _comparison(replay)
     for number, half in enumerate(found.halves):
         yield from _half(replay, found, half, number)
+
+
+def _agreement(told: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield how a shadow agrees with the model."""
+    lines = [escape(line.strip()) for line in agreement_lines(told)]
+    if lines:
+        yield f"<h2>The shadow</h2><p>{lines[0]}.</p>"
+    if lines[1:]:
+        yield f"<p>By the model's label: {'; '.join(lines[1:])}.</p>"
 
 
 def _of_day(count: float) -> str:

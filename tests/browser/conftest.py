@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
@@ -31,7 +31,8 @@ class Dashboard(NamedTuple):
     log: Callable[[], str]
 
 
-OpenPage = Callable[[str], Page]
+OpenPage = Callable[..., Page]
+"""Opens an address; further arguments are the browser context's."""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     complaints: list[str] = []
     contexts = []
 
-    def opened(url: str) -> Page:
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
+    def opened(url: str, **options: Any) -> Page:  # noqa: ANN401 - Playwright's
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(_PATIENCE * 1000)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from processor.remote import who
 from tests import models
 from tests.browser.conftest import Dashboard, Dashboards, OpenPage
 from tests.images import encoded, noise
@@ -134,6 +137,7 @@ def test_a_band_is_dragged_and_applied(line: Line, dashboard: Dashboard, open_pa
     assert (answer["status"], answer["source"]) == ("applied", "topic")
     assert answer["active"]["rules"][0]["band"] == {"min": 0.6, "max": 0.91}
     page.get_by_role("tab", name="History").click()
+    expect(page.locator(".revision").first).to_contain_text(f"by {who()}, over MQTT")
     page.get_by_role("button", name="Restore revision 1").click()
     page.get_by_role("dialog").get_by_role("button", name="Restore").click()
     expect(bar).to_contain_text("In force as revision 3.")
@@ -175,6 +179,59 @@ def test_form_and_text_are_one_filter(line: Line, dashboard: Dashboard, open_pag
     expect(bar).to_contain_text("In force as revision 2.")
     weekly = line.filter_in_force()["active"]["schedule"]["weekly"]
     assert weekly == [{"days": ["mon", "tue", "wed", "thu", "fri", "sat"], "from": "07:00", "to": "09:30"}]
+
+
+def test_times_are_those_of_whoever_looks(line: Line, dashboard: Dashboard, open_page: OpenPage) -> None:
+    """Wherever the dashboard runs: in a container it is mostly UTC."""
+    line.subscribe()
+    applied = datetime.fromisoformat(line.filter_in_force()["applied_at"])
+    for zone in ("Asia/Kathmandu", "America/St_Johns"):
+        page = open_page(line.page(dashboard, "history"), timezone_id=zone)
+        expect(page.locator(".revision")).to_contain_text(f"{applied.astimezone(ZoneInfo(zone)):%H:%M:%S}")
+
+
+def test_the_form_has_all_that_a_rule_may_say(line: Line, dashboard: Dashboard, open_page: OpenPage) -> None:
+    """Values of fields, tags, and times of its own; what is missing is told at its field."""
+    line.subscribe()
+    line.filter_in_force()
+    page = open_page(line.page(dashboard, "filter"))
+    values, tags, bar = (
+        page.get_by_role("group", name="Its newest values"),
+        page.get_by_role("group", name="Tags"),
+        page.get_by_role("region", name="Changes of"),
+    )
+    values.get_by_label("Add a field").click()
+    page.get_by_role("option", name="q").click()
+    expect(values).to_contain_text("a min, a max, or both are required")
+    expect(bar.get_by_role("button", name="Apply")).to_be_disabled()
+    values.get_by_label("q at most").fill("0.45")
+    for tag in ("campaign", "shift"):
+        tags.get_by_label("Add a tag").fill(tag)
+        tags.get_by_label("Add a tag").press("Enter")
+        expect(tags.get_by_label(tag, exact=True)).to_be_visible()
+    tags.get_by_label("campaign", exact=True).fill("2026")
+    tags.get_by_role("button", name="Remove the tag shift").click()
+    expect(tags.get_by_label("shift", exact=True)).to_have_count(0)
+    page.get_by_text("Times of its own").click()
+    times = page.locator(".own-times")
+    times.get_by_role("button", name="Times of the week").click()
+    expect(times.get_by_label("From")).to_have_value("07:00")
+    times.get_by_label("Time zone").fill("Europe/Berlin")
+    page.get_by_role("group", name="Not alike").get_by_role("switch").click()
+    distance = page.get_by_role("group", name="Not alike").get_by_label("Distance")
+    distance.fill("0.5")
+    distance.fill("")
+    expect(page.locator(".week").locator("..")).to_contain_text("Rule unsure")
+    bar.get_by_role("button", name="Apply").click()
+    expect(bar).to_contain_text("In force as revision 2.")
+    (rule,) = line.filter_in_force()["active"]["rules"]
+    weekly = [{"from": "07:00", "to": "09:30"}]
+    assert rule == FILTER["rules"][0] | {
+        "schedule": {"timezone": "Europe/Berlin", "weekly": weekly},
+        "where": {"fields": {"q": {"max": 0.45}}},
+        "dedup": {},
+        "tags": {"campaign": "2026"},
+    }
 
 
 def test_samples_letters_and_commands(line: Line, dashboard: Dashboard, open_page: OpenPage) -> None:
@@ -234,12 +291,17 @@ def test_fifty_processors_at_once(
     client.subscribe(f"{line.processor.root}/metrics")
     metrics = json.loads(client.wait_for(f"{line.processor.root}/metrics").payload)
     names = [f"hall-{number:02}" for number in range(50)]
+    long_ago = datetime(2026, 1, 5, 10, 30, tzinfo=UTC)
     try:
         for number, name in enumerate(names):
-            figures = metrics | {
-                "rates": {"messages": number, "accepted": 1},
-                "blocked": "no room" if number == 33 else None,
-            }
+            figures = (
+                metrics
+                | {
+                    "rates": {"messages": number, "accepted": 1},
+                    "blocked": "no room" if number == 33 else None,
+                }
+                | ({"time": long_ago.isoformat()} if number == 44 else {})
+            )
             client.publish(f"mlade/{name}/status", "offline" if number == 44 else "online", retain=True)
             client.publish(f"mlade/{name}/metrics", json.dumps(figures), retain=True)
         page = open_page(dashboard.url)
@@ -251,6 +313,10 @@ def test_fifty_processors_at_once(
         expect(halls.nth(0)).to_contain_text("hall-49")
         page.get_by_role("searchbox").fill("hall-07")
         expect(halls).to_have_count(1)
+        page.get_by_role("searchbox").fill("hall-44")
+        page.get_by_role("link", name="hall-44").click()
+        expect(page.locator(".series .when")).to_contain_text(f"{long_ago.astimezone():%H:%M}")  # of then, not of now
+        page.go_back()
         page.set_viewport_size({"width": 390, "height": 800})
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, "nothing is cut off on a phone"

@@ -13,7 +13,7 @@ import json
 import math
 import struct
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from fractions import Fraction
@@ -71,6 +71,8 @@ class Window:
     chapter: int
     """How many gaps its stream had before it."""
     output: tuple[float, ...]
+    shadow: tuple[float, ...] | None = None
+    """What the shadow says of it; None where it does not judge it."""
 
     @property
     def time(self) -> int:
@@ -137,7 +139,8 @@ def identity(processor: str, source: str, stream: str, times: Sequence[int], val
 def windows(recording: Path, settings: Json) -> Iterator[Window]:
     """Yield the windows of a recording in order, with the model's output, one at a time."""
     model, shape = settings["model"], settings["model"]["window"]
-    session = onnxruntime.InferenceSession(model["path"], providers=["CPUExecutionProvider"])
+    run = session_of(model["path"])
+    shadow = None if model.get("shadow") is None else session_of(model["shadow"]["path"])
     size, step, gap = shape["size"], shape.get("step", 1), duration(shape["max_gap"])
     mean, std = model.get("input", {}).get("mean"), model.get("input", {}).get("std")
     streams: defaultdict[tuple[str, str], Stream] = defaultdict(Stream)
@@ -158,7 +161,7 @@ def windows(recording: Path, settings: Json) -> Iterator[Window]:
             seen = np.array(values)
             if mean is not None:
                 seen = (seen - np.array(mean)) / np.array(std)
-            output = session.run([session.get_outputs()[0].name], {"input": seen.T[None].astype(np.float32)})[0]
+            chosen = shadow is not None and in_shadow(settings, when)
             yield Window(
                 identity(settings["id"], source["name"], key, times, values),
                 source["name"],
@@ -168,9 +171,27 @@ def windows(recording: Path, settings: Json) -> Iterator[Window]:
                 tuple(source["fields"]),
                 stream.windows,
                 stream.chapter,
-                tuple(float(number) for number in np.ravel(output)),
+                run(seen),
+                shadow(seen) if chosen and shadow is not None else None,
             )
             stream.windows += 1
+
+
+def session_of(path: str) -> Callable[[Any], tuple[float, ...]]:
+    """Return what asks a model about one window, (size, channels)."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given, wanted = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def run(seen: Any) -> tuple[float, ...]:  # noqa: ANN401 - an array
+        answer = session.run([wanted], {given: seen.T[None].astype(np.float32)})[0]
+        return tuple(float(number) for number in np.ravel(answer))
+
+    return run
+
+
+def in_shadow(settings: Json, t: int) -> bool:
+    """Return whether the shadow judges the windows of the tenth of a second that `t` lies in."""
+    return bool(uniform(settings["id"], f"shadow/{t // 10**8}") < settings["model"]["shadow"]["sample"])
 
 
 class Topic(str):
@@ -200,8 +221,22 @@ def probabilities(window: Window, settings: Json) -> dict[str, float]:
     return dict(zip(labels, p, strict=True))
 
 
-def score_of(rule: Json, window: Window, p: dict[str, float]) -> float | None:
+def disagreement(window: Window, p: dict[str, float], settings: Json) -> float | None:
+    """Return how far the shadow's answer lies from the model's; None where there is none."""
+    if window.shadow is None:
+        return None
+    q = dict(zip(settings["model"]["shadow"]["output"]["labels"], window.shadow, strict=True))
+    return math.fsum(abs(p.get(label, 0.0) - q.get(label, 0.0)) for label in {**p, **q}) / 2
+
+
+def score_of(rule: Json, window: Window, p: dict[str, float], settings: Json) -> float | None:
     """Return a window's score for a rule's measure."""
+    if rule.get("measure") == "disagreement":
+        return disagreement(window, p, settings)
+    return _own_score(rule, window, p)
+
+
+def _own_score(rule: Json, window: Window, p: dict[str, float]) -> float | None:
     best = sorted(p.values(), reverse=True)
     match rule.get("measure"):
         case "confidence":
@@ -301,6 +336,8 @@ class Rule:
     def in_band(self, score: float | None) -> bool:
         """Return whether the score is in the closed band, or outside it where that is asked."""
         band = self.body.get("band")
+        if score is None and self.body.get("measure") == "disagreement":
+            return False
         if band is None or score is None:
             return True
         inside = bool(band.get("min", -math.inf) <= score <= band.get("max", math.inf))
@@ -415,17 +452,21 @@ def select(seen: Sequence[Window], settings: Json, document: Json) -> Outcome:
 def _judge(window: Window, rules: list[Rule], settings: Json, outcome: Outcome) -> None:
     p = probabilities(window, settings)
     label = max(p, key=lambda name: p[name]) if p else None
-    scores = [score_of(rule.body, window, p) for rule in rules]
+    scores = [score_of(rule.body, window, p, settings) for rule in rules]
     verdicts = [rule.judge(window, label, score) for rule, score in zip(rules, scores, strict=True)]
     first = next((place for place, (refused, _) in enumerate(verdicts) if refused is None), None)
     if first is None:
         outcome.reasons[max((str(refused) for refused, _ in verdicts), key=REASONS.index)] += 1
         return
     rules[first].spend(window, label)
-    missed = math.prod(
-        1 - rule.body.get("sample", 1.0) for rule, (_, open_) in zip(rules, verdicts, strict=True) if open_
-    )
-    outcome.kept.append(Kept(window, rules[first].body["name"], label, scores[first], 1 - missed))
+    missed = {"shadow": 1.0, "others": 1.0}
+    for rule, (_, open_) in zip(rules, verdicts, strict=True):
+        whose = "shadow" if rule.body.get("measure") == "disagreement" else "others"
+        missed[whose] *= 1 - rule.body.get("sample", 1.0) * open_
+    chance = 1 - missed["others"] * missed["shadow"]
+    if missed["others"] == 1:  # only what the shadow judged is kept, and counts for what it did not
+        chance *= settings["model"]["shadow"]["sample"]
+    outcome.kept.append(Kept(window, rules[first].body["name"], label, scores[first], chance))
 
 
 def neighbours(seen: Sequence[Window], outcome: Outcome, document: Json) -> dict[str, set[tuple[str, int]]]:

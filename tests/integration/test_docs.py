@@ -115,5 +115,21 @@ def test_choosing_a_filter_goes_as_the_page_says(
     assert Path("monday.html").stat().st_size > 1_000_000
 
 
+def test_the_hub_is_connected_as_the_page_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """As far as there is no hub: its bridge is taken, and `check` says who we are in the page's words."""
+    text = (DOCS / "iothub.md").read_text().partition("## Who we are")[0]
+    found = re.findall(r"^    ```(yaml)?\n((?:(?!    ```).*\n)*)    ```$", text, re.MULTILINE)
+    (bridge,) = [yaml.safe_load(block) for language, block in found if language]
+    (said,) = [block.strip() for language, block in found if block.strip().startswith("samples to")]
+    hub, device = re.findall(r"--hub-name (\S+) --device-id (\S+)", text)[0]
+    key = "SharedAccessKey=c2VjcmV0"
+    (tmp_path / "iothub.txt").write_text(f"HostName={hub}.azure-devices.net;DeviceId={device};{key}\n")
+    base = json.loads(recordings.configuration(tmp_path).read_text())
+    (tmp_path / "hub.yaml").write_text(json.dumps(base | bridge))
+    done = mlade_here(capsys, "check", "-c", str(tmp_path / "hub.yaml"))
+    assert (done.code, done.err) == (0, "")
+    assert said in done.out.splitlines()
+
+
 def _masked(text: str) -> str:
     return re.sub(r"[0-9][0-9,.]*( [KM]iB| bytes|B)?", "N", text)

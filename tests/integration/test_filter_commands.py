@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -90,6 +92,18 @@ def test_set_prints_the_answer_and_get_what_is_in_force(filter_command: Commands
         return [line for line in out.splitlines() if not line.startswith("#")]
 
     assert document(filter_command("get").out) == document(shown.out)
+
+
+def test_history_tells_who_has_set_a_filter(
+    filter_command: Commands, running: ProcessorProcess, mqtt_client: MqttClientFactory
+) -> None:
+    """As `user@host`; nobody has to give a name."""
+    filter_command.set(TIGHTER)
+    client = mqtt_client()
+    client.subscribe(f"{running.root}/filter/history")
+    newest = json.loads(client.wait_for(f"{running.root}/filter/history").payload)["revisions"][0]
+    assert newest["filter"]["rules"][0]["name"] == "1e3"
+    assert newest["user"] == f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def test_set_prints_every_error_of_a_rejected_filter(filter_command: Commands) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +91,25 @@ def test_it_ends_in_time_whatever_hangs(
     assert sorted(windows(processor.events())) == whole(range(6 * SIZE))
     received = [json.loads(message.payload) for message in listener.received() if "/accepted/" in message.topic]
     assert {event["id"] for event in received} == {event["id"] for event in processor.events()}
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("run", 0), ("dashboard", 0), ("check", -signal.SIGTERM)], ids=["run", "dashboard", "check"]
+)
+def test_a_stop_while_a_service_loads_is_no_failure(command: str, code: int) -> None:
+    """As soon as Python runs it; a command that was to give an answer has failed."""
+    program = f"""
+import signal, sys
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "processor.cli":
+            signal.raise_signal(signal.SIGTERM)
+sys.meta_path.insert(0, Stop())
+sys.argv = ["mlade", {command!r}, "-c", "absent.yaml"]
+from processor.__main__ import main
+main()
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == code
 
 
 def test_it_ends_in_time_on_a_full_disk(

@@ -1,4 +1,4 @@
-"""Twelve filters, replayed by mlade and computed again from the contract alone, keep the same windows."""
+"""Twelve filters and one with a shadow, replayed by mlade and computed again from the contract alone, keep the same."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ SOURCES: Final = [
 ]
 WINDOW: Final = {"size": 20, "step": 5, "max_gap": "5s"}
 LABELS: Final = ["badminton", "running", "standing", "walking"]
+CANDIDATE: Final = ["walking", "sitting", "running", "standing", "badminton"]
+"""The shadow's labels: in another order, and one that the model does not know."""
 MODELS: Final[dict[str, dict[str, Any]]] = {
     "motions": {"window": WINDOW, "output": {"kind": "probabilities", "labels": LABELS}},
     "calibrated": {
@@ -45,6 +47,11 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
         "input": {"mean": [0.1, 0.2, 0.3, 0, 0.1, 0.2], "std": [1.5, 2, 1, 3, 1, 1.5]},
         "output": {"kind": "probabilities", "labels": LABELS},
         "temperature": 3.0,
+    },
+    "shadowed": {
+        "window": WINDOW,
+        "output": {"kind": "probabilities", "labels": LABELS},
+        "shadow": {"path": "", "sample": 0.4, "output": {"kind": "probabilities", "labels": CANDIDATE}},
     },
     "score": {"window": WINDOW, "output": {"kind": "score", "labels": ["normal", "odd"]}},
     "value": {"window": WINDOW, "output": {"kind": "value"}},
@@ -226,6 +233,29 @@ FILTERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             ]
         },
     ),
+    "shadow": (
+        "shadowed",
+        {
+            "rules": [
+                {
+                    "name": "far",
+                    "measure": "disagreement",
+                    "band": {"min": 0.93},
+                    "sample": 0.6,
+                    "limit": {"max": 5, "per": "20s", "by": "label"},
+                },
+                {
+                    "name": "near",
+                    "measure": "disagreement",
+                    "where": {"streams": ["wearable/#"]},
+                    "keep": {"share": 0.05, "of": "lowest", "over": 100},
+                    "context": {"before": 1},
+                },
+                {"name": "unsure", "measure": "confidence", "band": {"max": 0.5}, "sample": 0.5},
+                {"name": "judged", "measure": "disagreement", "where": {"streams": ["press-7"]}, "sample": 0.3},
+            ]
+        },
+    ),
     "score": (
         "score",
         {
@@ -300,7 +330,10 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ends = "(float[N, 6, 20] input) => (float[N, 1] y)"
     models.write(models.graph(f"score {ends} {{ {mean} {column} y = Sigmoid (r) }}"), directory, "score")
     models.write(models.graph(f"value {ends} {{ {peak} {column} y = Identity (r) }}"), directory, "value")
+    models.write(models.cnn(size=20, labels=CANDIDATE), directory, "candidate")
     for name, model in MODELS.items():
+        if "shadow" in model:
+            model["shadow"]["path"] = str(directory / "candidate.onnx")
         path = MODEL_PATH if "labels" in model["output"] and name != "score" else directory / f"{name}.onnx"
         settings: dict[str, Any] = {
             "id": "line-1",
@@ -351,6 +384,7 @@ def test_the_same_windows_are_kept(
     for event, kept in zip(samples, expected.kept, strict=True):
         selection = event["data"]["selection"]
         assert event["data"]["inference"]["label"] == kept.label
+        assert ("shadow" in event["data"]["inference"]) == (kept.window.shadow is not None)
         assert selection["score"] == pytest.approx(kept.score, abs=1e-6)
         assert selection["probability"] == pytest.approx(kept.probability)
 

@@ -16,6 +16,8 @@ from processor.types import NS, Floats, Reason, StreamName
 
 START = 1_795_341_600 * NS
 """2026-11-22T10:00:00Z, a Sunday."""
+PART = 0.25
+"""Of the windows that the shadow judges."""
 FIELDS: Mapping[str, Sequence[str]] = {"imu": ["ax", "ay"], "pump": ["ay", "az"]}
 NAMES = [
     StreamName(source, key)
@@ -31,6 +33,8 @@ class Case(NamedTuple):
     newest: tuple[float, float]
     probabilities: tuple[float, ...] | None
     value: float | None
+    disagreement: float | None = None
+    """How far the shadow's answer lies from the model's; None where the shadow did not judge the window."""
 
     def readings(self) -> list[tuple[float, float]]:
         """Return the window's values."""
@@ -91,6 +95,8 @@ def score_of(rule: Mapping[str, Any], case: Case, labels: Sequence[str]) -> floa
         return None
     if measure in ("score", "value"):
         return case.value
+    if measure == "disagreement":
+        return math.nan if case.disagreement is None else case.disagreement
     p = case.probabilities
     if p is None or any(map(math.isnan, p)):
         return math.nan
@@ -123,12 +129,16 @@ def stage(rule: Mapping[str, Any], case: Case, labels: Sequence[str]) -> Reason:
         names = FIELDS[case.name.source]
         if field not in names or not within(case.newest[names.index(field)], limits):
             return Reason.WHERE
-    score = score_of(rule, case, labels)
-    if "band" in rule and score is not None:
-        inside = within(score, rule["band"])
-        if math.isnan(score) or inside == rule.get("outside", False):
-            return Reason.BAND
-    return Reason.ACCEPTED
+    return Reason.ACCEPTED if in_band(rule, score_of(rule, case, labels)) else Reason.BAND
+
+
+def in_band(rule: Mapping[str, Any], score: float | None) -> bool:
+    """Tell whether a score is what a rule wants; where the shadow did not judge the window, there is none."""
+    if score is None:
+        return True
+    if "band" not in rule:
+        return not (rule["measure"] == "disagreement" and math.isnan(score))
+    return not math.isnan(score) and within(score, rule["band"]) != rule.get("outside", False)
 
 
 def key_of(by: str, case: Case, labels: Sequence[str]) -> object:
@@ -255,12 +265,13 @@ class Naive:
             return Verdict(Reason.DISABLED, -1, None, 0)
         if not is_active(self._filter.get("schedule"), case.time):
             return Verdict(Reason.SCHEDULE, -1, None, 0)
-        furthest, first, missed = Reason.NO_RULE, -1, 1.0
+        furthest, first = Reason.NO_RULE, -1
+        missed = {False: 1.0, True: 1.0}  # by whether the rule asks the shadow
         for index, rule in enumerate(self._filter["rules"]):
             came = self._early(index, rule, case, identifier)
             if came is Reason.ACCEPTED:
                 came, would = self._late(index, rule, case, identifier)
-                missed *= 1 - rule.get("sample", 1.0) if would else 1
+                missed[rule.get("measure") == "disagreement"] *= 1 - rule.get("sample", 1.0) if would else 1
             furthest = max(furthest, came)
             if came is Reason.ACCEPTED and first < 0:
                 first = index
@@ -271,7 +282,8 @@ class Naive:
         for (index, _), counted in self._counted.items():
             if index == first:
                 counted.spend(key_of(counted.by, case, self._labels))
-        return Verdict(Reason.ACCEPTED, first, score_of(self._filter["rules"][first], case, self._labels), 1 - missed)
+        chance = 1 - missed[False] * missed[True] if missed[False] < 1 else PART * (1 - missed[True])
+        return Verdict(Reason.ACCEPTED, first, score_of(self._filter["rules"][first], case, self._labels), chance)
 
     def _early(self, index: int, rule: Mapping[str, Any], case: Case, identifier: str) -> Reason:
         """Return where a rule stops before what depends on the windows kept, or ACCEPTED."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,8 +15,8 @@ from processor import events
 from processor.filter import validate_filter
 from processor.memories import Memories
 from processor.selection import Judgement, Selection
-from processor.types import NS, OutputKind, Predictions, Reason, Windows
-from tests.unit.naive_filter import FIELDS, NAMES, START, Case, Verdict
+from processor.types import NS, OutputKind, Predictions, Reason, ShadowAnswers, Windows
+from tests.unit.naive_filter import FIELDS, NAMES, PART, START, Case, Verdict
 
 
 def judge(
@@ -52,9 +53,28 @@ def judge_with(
         None if kind == "value" else np.array([case.probabilities for case in cases], np.float64).reshape(count, width),
         None if kind == "probabilities" else np.array([case.value for case in cases], np.float64),
     )
+    predictions = replace(predictions, shadow=shadow_of(cases, predictions))
     names = {slots[case.name]: case.name for case in cases}
     return selection.judge(
         windows, predictions, names, lambda row, rule: events.uniform(identifier(first + row), rule), paused=paused
+    )
+
+
+def shadow_of(cases: Sequence[Case], predictions: Predictions) -> ShadowAnswers:
+    """Return what the shadow says of those cases that it judged; what it predicted does not matter."""
+    rows = [row for row, case in enumerate(cases) if case.disagreement is not None]
+    apart = [case.disagreement for case in cases if case.disagreement is not None]
+    return ShadowAnswers(
+        name="candidate",
+        sha256="",
+        beside="",
+        part=PART,
+        rows=np.array(rows, np.int64),
+        predictions=predictions.take(np.array(rows, np.int64)),
+        disagreement=np.array(apart, np.float64),
+        failures=0,
+        failure="",
+        seconds=0.0,
     )
 
 
@@ -94,6 +114,7 @@ schedules = st.fixed_dictionaries(
     },
 )
 edges = st.sampled_from([0.0, 0.25, 0.4, 0.5, 0.75, 1.0])
+disagreements = st.none() | edges | st.just(math.nan)
 
 
 @st.composite
@@ -123,6 +144,7 @@ def rules(draw: st.DrawFn, kind: OutputKind, labels: Sequence[str]) -> dict[str,
     )
     possible = [] if kind == "value" else ["confidence", "margin", "entropy", "probability"]
     possible += [] if kind == "probabilities" else ["score", "value"]
+    possible.append("disagreement")
     measure = draw(st.none() | st.sampled_from(possible))
     if measure is not None:
         rule["measure"] = measure
@@ -164,7 +186,7 @@ def situations(draw: st.DrawFn) -> tuple[dict[str, Any], list[Case], OutputKind,
             probabilities = (1 - clipped, clipped)
         time = START + draw(st.integers(-12, 12)) * NS + draw(st.sampled_from([-1, 0, 1]))
         newest = (draw(edges), draw(edges))
-        cases.append(Case(draw(st.sampled_from(NAMES)), time, newest, probabilities, value))
+        cases.append(Case(draw(st.sampled_from(NAMES)), time, newest, probabilities, value, draw(disagreements)))
     return filter_, cases, kind, labels
 
 
@@ -205,5 +227,6 @@ def lines(draw: st.DrawFn) -> tuple[dict[str, Any], list[Case], OutputKind, list
         now += random.choice([0, 1, NS // 2, NS, NS, 2 * NS, -NS, random.randint(-20, 20) * NS])
         first = random.choice([0.0, 0.2, 0.5, 0.5, random.random(), math.nan])
         newest = (random.choice([0.0, 0.4, 1.0]), random.choice([0.0, 0.4, 1.0]))
-        cases.append(Case(random.choice(NAMES), now, newest, (first, 1 - first), None))
+        apart = random.choice([None, 0.0, 0.3, 0.5, random.random(), math.nan])
+        cases.append(Case(random.choice(NAMES), now, newest, (first, 1 - first), None, apart))
     return {"rules": drawn}, cases, "probabilities", labels

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.dashboard.draft import Draft
-from processor.dashboard.form_fields import get, name, put
+from processor.dashboard.form_fields import get, name, put, remove
 from processor.told import FilterState, ModelFacts
 
 MODEL = ModelFacts("m", "0", "probabilities", ["idle", "run"], ["x"], complete=True)
@@ -101,6 +101,31 @@ def test_a_key_that_was_written_can_be_read_and_one_that_was_removed_leaves_noth
     assert plain == {"rules": [{"name": "a"}]}
 
 
+def test_an_entry_that_is_removed_leaves_nothing_empty() -> None:
+    """Of a list, or of a mapping; what else is there stays."""
+    weekly = [{"from": "07:00", "to": "09:30"}, {"from": "16:00", "to": "18:30"}]
+    rule = {"name": "a", "schedule": {"weekly": weekly}, "where": {"labels": ["run"], "fields": {"x": {"min": 1}}}}
+    plain: dict[str, Any] = {"rules": [rule]}
+    remove(plain, ("rules", 0, "schedule", "weekly", 0))
+    remove(plain, ("rules", 0, "where", "fields", "x"))
+    assert plain == {
+        "rules": [{"name": "a", "schedule": {"weekly": [weekly[-1]]}, "where": {"labels": ["run"]}}],
+    }
+    remove(plain, ("rules", 0, "schedule", "weekly", 0))
+    assert plain == {"rules": [{"name": "a", "where": {"labels": ["run"]}}]}
+
+
 def test_paths_are_written_as_problems_have_them() -> None:
     """So that a field shows its own."""
     assert name(("rules", 0, "band", "min")) == "rules[0].band.min"
+
+
+def test_a_draft_may_ask_the_shadow_where_there_is_one() -> None:
+    """Disagreement is a measure then, and one that is refused else."""
+    draft, rule = Draft(), {"name": "differ", "measure": "disagreement", "band": {"min": 0.3}}
+    draft.follow(state(1, rule), MODEL)
+    assert problems(draft) == ["rules[0].measure"]
+    assert "disagreement" not in draft.measures
+    draft.follow(state(1, rule), MODEL, shadow=True)
+    assert problems(draft) == []
+    assert "disagreement" in draft.measures

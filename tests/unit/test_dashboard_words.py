@@ -100,9 +100,20 @@ def state(**active: Any) -> FilterState:  # noqa: ANN401 - JSON
             "No message for 5 minutes",
         ),
         (
-            processor(filter=FilterState("rejected", 4, "0", "twin", {"rules": [{}]}, errors=[{}, {}])),
+            processor(
+                filter=FilterState(
+                    "rejected",
+                    *(4, "0", "twin", {"rules": [{}]}),
+                    errors=[{"path": "rules[0].band", "message": "too wide"}, {}],
+                )
+            ),
             Level.WARNING,
-            "The last filter, from the twin, was rejected with 2 errors; revision 4 stays.",
+            "The last filter, from the twin, was rejected: rules[0].band: too wide; and 1 more. Revision 4 stays in",
+        ),
+        (
+            Processor("mlade/nobody"),
+            Level.NOTICE,
+            "Nothing on this broker, as far as this page may read it, is of such a processor.",
         ),
         (
             processor(metrics=metrics(counters={"lost_sessions": 1, "dropped_messages": 5})),
@@ -167,8 +178,10 @@ def test_an_estimate_says_how_sure_it_is() -> None:
     scores = RuleScores("r", windows=60, seconds=3600, by_label={"a": counts}, reached=counts)
     rule = {"band": {"min": 0.4, "max": 0.6}}
     assert estimate(scores, rule).sentence() == "About 50 % of the last hour: 30 of 60 windows."
-    limited = estimate(scores, {**rule, "limit": {}, "dedup": {"memory": 5}}).sentence()
+    limited = estimate(scores, {**rule, "limit": None, "dedup": {}}).sentence()
     assert limited == "At most 50 % of the last hour: 30 of 60 windows. Dedup may keep less."
+    minute = RuleScores("r", windows=60, seconds=70, by_label={"a": counts}, reached=counts)
+    assert estimate(minute, rule).sentence() == "About 50 % of the last minute: 30 of 60 windows."
     off = RuleScores("r", windows=60, seconds=600, by_label={"a": counts}, reached=[0] * 100)
     expected = "None of 60 windows of the last 10 minutes came as far as this band. Of all scores, 100 % lie in it."
     assert estimate(off, rule).sentence() == expected

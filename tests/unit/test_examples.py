@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,17 +13,19 @@ import pytest
 from processor.events import uniform
 from processor.filter import parse_filter
 from processor.selection import Selection
-from processor.types import NS, Floats, Predictions, StreamName, Times, Verdicts, Windows
+from processor.types import NS, Floats, Predictions, ShadowAnswers, StreamName, Times, Verdicts, Windows
 from tests.models import ACTIVITIES
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-def judge(example: str, times: Times, confidences: Floats, values: Floats | None = None) -> Verdicts:
+def judge(
+    example: str, times: Times, confidences: Floats, values: Floats | None = None, disagreement: Floats | None = None
+) -> Verdicts:
     """Judge windows, of one reading where `values` (count, size) are not given, at these times.
 
-    What the confidence leaves goes to the second label.
+    What the confidence leaves goes to the second label. Where there is a `disagreement`, a shadow judged all.
     """
     document = parse_filter((EXAMPLES / f"{example}.yaml").read_text())
     selection = Selection(document, ACTIVITIES, [("imu", ["x"])])
@@ -34,6 +37,10 @@ def judge(example: str, times: Times, confidences: Floats, values: Floats | None
     chances = np.zeros((count, len(ACTIVITIES)))
     chances[:, 0], chances[:, 1] = confidences, 1 - confidences
     predictions = Predictions("probabilities", ACTIVITIES, chances, None)
+    if disagreement is not None:
+        rows = np.arange(count)
+        shadow = ShadowAnswers("candidate", "", "", 1.0, rows, predictions, disagreement, 0, "", 0.0)
+        predictions = replace(predictions, shadow=shadow)
     names = {0: StreamName("imu", "a")}
     return selection.judge(windows, predictions, names, lambda row, text: uniform(f"{row:032x}", text)).verdicts
 
@@ -47,7 +54,7 @@ def kept(example: str, moments: list[str], confidence: float) -> list[bool]:
 def test_all_have_a_sentence_on_when_to_use_them_and_are_tested() -> None:
     """An example without either is no example."""
     names = {path.stem for path in EXAMPLES.iterdir()}
-    assert names == {"ambiguous", "peak-hours", "recommended"}
+    assert names == {"ambiguous", "disagreement", "peak-hours", "recommended"}
     assert all("\n# When " in (EXAMPLES / f"{name}.yaml").read_text() for name in names)
 
 
@@ -82,3 +89,14 @@ def test_recommended_keeps_an_audit_and_the_least_sure_once() -> None:
     assert unsure.reshape(-1, 10)[300:].sum(axis=1).max() <= 1
     assert verdicts.probability[audit].min() == pytest.approx(0.01)
     assert set(verdicts.probability[unsure].tolist()) == {1.0}
+
+
+def test_disagreement_keeps_what_the_shadow_says_otherwise() -> None:
+    """Of the windows that it judged, two hundred a day; the audit keeps of all."""
+    count = 3000
+    apart = np.where(np.arange(count) % 2, 0.6, 0.1)
+    verdicts = judge("disagreement", np.arange(count) * NS, np.full(count, 0.9), disagreement=apart)
+    kept = np.flatnonzero(verdicts.rule == 1)
+    assert len(kept) == 200
+    assert (kept % 2 == 1).all()
+    assert 10 < (verdicts.rule == 0).sum() < 60

@@ -134,7 +134,7 @@ def test_one_mistake_does_not_hide_another() -> None:
         ({"label": 1.5, "measure": "probability"}, "label: found 1.5, expected text (put it in quotes)"),
         (
             {"measure": "certainty"},
-            'measure: found "certainty", expected confidence, margin, entropy, probability, score or value',
+            'measure: found "certainty", expected confidence, margin, entropy, probability, score, value or disagreement',  # noqa: E501
         ),
         ({"outside": True}, "outside: needs a measure and a band"),
         ({"measure": "score", "outside": True}, "outside: needs a measure and a band"),

@@ -68,7 +68,7 @@ def test_the_guides_configuration_takes_mlades_input(tmp_path: Path, monkeypatch
     configuration["filter"] = {"rules": [{"name": "all"}]}
     path = tmp_path / "processor.yaml"
     path.write_text(yaml.safe_dump(configuration))
-    ((slot, model, document),) = check(path).slots
+    ((slot, model, _, document),) = check(path).slots
     computation, _ = build_computation(slot, model, document, windows=make_windows(slot))
     accepted: dict[str, int] = {}
     for second in range(20):

@@ -382,7 +382,7 @@ def test_another_window_size_is_not_possible(settings: Slot, model: OnnxModel, t
             configured=1,
             computation=subject,
             journal=Journal(subject.windows, "same", store.slot(MODEL_SLOT)),
-            open_model=lambda size: open_model(settings.with_window_size(size)),
+            open_models=lambda size: (open_model(settings.with_window_size(size)), None),
             signature=str,
         )
         with pytest.raises(ModelMisfit, match=r"has no time; set model\.window\.size to 1"):

@@ -233,7 +233,7 @@ class Line:
                 configured=2,
                 computation=computation,
                 journal=journal,
-                open_model=self.open_model,
+                open_models=lambda size: (self.open_model(size), None),
                 signature="windows of {}".format,
             ),
             source_names=[one.name for one in configured],

@@ -56,6 +56,11 @@ def test_a_schema_refuses_what_mlade_refuses() -> None:
     assert not checker.is_valid({"rule": []})
     assert not checker.is_valid({"rules": [{"name": "a", "measure": "certainty"}]})
     assert not checker.is_valid({"enabled": "yes"})
+    checker = jsonschema.Draft202012Validator(schema("processor"))
+    whole = document.parse((ROOT / "config" / "processor.yaml").read_bytes())
+    assert isinstance(whole, dict)
+    assert checker.is_valid(whole | {"filter": {"rules": [{"name": "a", "sample": 0.5}]}})
+    assert not checker.is_valid(whole | {"filter": {"rules": [{"name": "a", "smaple": 0.5}]}})
 
 
 @pytest.mark.parametrize("name", ["processor", "filter"])
