@@ -84,12 +84,11 @@ def look(
             keys = {"path": located, "registry": dict(registry or {})}
             (wanted,) = configuration.build(_least(keys, ["a"]) | {"state_dir": state}, Path.cwd()).slots
         fetched = fetch(reference_of(wanted), cache_of(wanted.settings), options_of(wanted))
-        external = {
-            name: (fetched.path.parent / name).stat().st_size for name in sorted(read_file(fetched.path).external)
-        }
-        shown = Shown(
-            fetched, fetched.path.stat().st_size, read_file(fetched.path), external, read_declared(fetched.path)
-        )
+        found, folder = read_file(fetched.path), fetched.path.parent
+        libraries = [wanted.path(name) for name in wanted.model.custom_ops]
+        declared = read_declared(fetched.path, custom_ops=libraries)  # refuses data outside of the folder, too
+        external = {name: (folder / name).stat().st_size for name in sorted(found.external)}
+        shown = Shown(fetched, fetched.path.stat().st_size, found, external, declared)
         try:
             if configured is None:
                 fed = _fed(fetched, located, window_size, channels)

@@ -6,7 +6,7 @@
 #   scripts/setup.sh bench         the same with what the benchmark of the selection compares with
 #   scripts/setup.sh mosquitto     the broker's binary, for the tests
 #   scripts/setup.sh browser       Chromium, for the tests of pages
-#   scripts/setup.sh registry      a registry of models and images, for the tests
+#   scripts/setup.sh registry      a registry of images, for the tests of models from one, in build/bin
 #   scripts/setup.sh promtool      Prometheus's tool, for the tests of alerts, in build/bin
 #   scripts/setup.sh constraints   writes constraints.txt anew: the newest versions that pyproject.toml allows
 #
@@ -82,7 +82,10 @@ case ${1:-} in
         command -v promtool >/dev/null || [[ -x build/bin/promtool ]] ||
             take_from prometheus /usr/bin/promtool "$PWD/build/bin/promtool"
         ;;
-    registry) install_missing docker-registry=docker-registry ;;
+    registry) # not installed: it would begin to listen
+        command -v docker-registry >/dev/null || [[ -x build/bin/docker-registry ]] ||
+            take_from docker-registry /usr/bin/docker-registry "$PWD/build/bin/docker-registry"
+        ;;
     constraints) constraints ;;
     *) echo "usage: $0 runtime | dev | bench | mosquitto | browser | promtool | registry | constraints" >&2 && exit 2 ;;
 esac

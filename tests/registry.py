@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 import pytest
 
 HOST: Final = "127.0.0.1"
+ROOT: Final = Path(__file__).parents[1]
 _PATIENCE: Final = 20.0
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -166,7 +167,9 @@ class Registry:
 
 def program() -> str:
     """Return the registry's program, or fail the test."""
-    found = shutil.which("docker-registry", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+    found = shutil.which(
+        "docker-registry", path=os.pathsep.join([os.environ.get("PATH", ""), str(ROOT / "build" / "bin")])
+    )
     if found is None:
         pytest.fail("There is no docker-registry; get it and try again: scripts/setup.sh registry", pytrace=False)
     return found

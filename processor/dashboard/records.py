@@ -28,7 +28,7 @@ def build_samples(view: View) -> Look:
     def look() -> None:
         samples = view.record.samples
         lead.set_content(_samples_lead(view))
-        seen = (samples, now().tzinfo)
+        seen = (samples, now().utcoffset())
         if [seen] != shown:
             shown[:] = [seen]
             box.set_content(f'<ul class="samples">{"".join(map(_sample, samples))}</ul>')
@@ -111,7 +111,7 @@ def build_history(view: View, send: Callable[[], Awaitable[None]]) -> Look:
 
     def look() -> None:
         revisions, may = view.record.revisions, view.visitor.may_change
-        seen = (revisions, may, now().tzinfo)
+        seen = (revisions, may, now().utcoffset())
         if shown == [seen]:
             return
         shown[:] = [seen]

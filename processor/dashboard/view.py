@@ -84,8 +84,8 @@ def _wait(future: Future[_Got]) -> Awaitable[_Got]:
 
 
 async def confirmed(title: str, text: str, act: str, *, content: Callable[[], Any] | None = None) -> bool:
-    """Ask whether something is really wanted."""
-    with ui.dialog() as dialog, ui.card().classes("ask"):
+    """Ask whether something is really wanted. The question stands, whatever becomes of the button that asked it."""
+    with ui.context.client, ui.dialog() as dialog, ui.card().classes("ask"):
         ui.html(title, sanitize=True, tag="h2")
         ui.label(text)
         if content is not None:

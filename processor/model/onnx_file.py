@@ -229,7 +229,7 @@ def located(location: str) -> PurePosixPath:
         ValueError: the location leaves that folder, or is no path; the text is the rest of a sentence.
     """
     path = PurePosixPath(location)
-    if path.is_absolute() or ".." in path.parts or "\\" in location or ":" in location:
+    if path.is_absolute() or ".." in path.parts or "\\" in location:
         raise ValueError("which is not in its own folder")
     if not path.parts or "\0" in location or _MEMORY in location:
         raise ValueError("which is no file's name")

@@ -105,17 +105,25 @@ class Cache:
         try:
             self._references.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
-            folder = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._root))
+            folder, lock = self._new_folder()
         except OSError as error:
             raise ModelUnavailable(f"models are kept in {self._root}, which cannot be written: {error}") from error
-        lock = _lock(folder)
         try:
             yield folder
         except OSError as error:
             raise ModelUnavailable(f"the model cannot be kept in {self._root}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            if lock is not None:
+            os.close(lock)
+
+    def _new_folder(self) -> tuple[Path, int]:
+        """Return a new folder, and the lock that says that we work on it."""
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._root))
+            lock = _lock(folder)
+            if lock is not None and folder.exists():
+                return folder, lock
+            if lock is not None:  # another process took it for abandoned before we had the lock
                 os.close(lock)
 
     def install(self, key: str, folder: Path, model: Path, digest: str, annotations: Mapping[str, str]) -> Content:

@@ -68,13 +68,16 @@ def current(reference: Reference, options: Options) -> str:
     def work(web: Web) -> str:
         if reference.kind == "oci":
             return oci.Repository(reference, web).digest_now()
-        with _server(reference, web).ask("HEAD", reference.location) as answer:
+        server = _server(reference, web)
+        with server.ask("HEAD", reference.location) as answer:
+            if answer.status == OK and (version := _version_of(answer)):
+                return version
+        with server.ask("GET", reference.location) as answer:  # a signed address may be for GET only
             if answer.status != OK:
                 raise refused(answer, reference.text)
-            version = _version_of(answer)
-        if not version:
-            raise ModelError(f"{reference.host} gives neither an ETag nor a time of change for {reference.text}")
-        return version
+            if version := _version_of(answer):
+                return version
+        raise ModelError(f"{reference.host} gives neither an ETag nor a time of change for {reference.text}")
 
     return _asking(options, min(options.timeout, _ASKING), f"{reference.host} did not answer", work)
 

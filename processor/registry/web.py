@@ -6,6 +6,7 @@ The only importer of urllib3.
 from __future__ import annotations
 
 import json
+import logging
 import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ from processor.registry.deadline import Deadline
 from processor.registry.options import Options
 from processor.registry.references import is_loopback
 
+_QUIET: Final = ("urllib3", "requests", "msal")
+"""Loggers that would write addresses with what opens them in their query."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS: Final = 5
 _PIECE: Final = 256 << 10
@@ -120,6 +123,8 @@ class Web:
         Raises:
             ModelError: the certificates to trust cannot be read.
         """
+        for name in _QUIET:  # each time: whoever sets up logging in between may have changed it
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.options = options
         self.deadline = deadline
         self._managers: dict[str | None, urllib3.PoolManager] = {}
@@ -175,7 +180,8 @@ class Web:
             try:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None or method not in ("GET", "HEAD"):
-                    headers_of = {name.title(): value for name, value in response.headers.items()}
+                    # One that comes several times, as challenges do, is joined with commas.
+                    headers_of = {name.title(): response.headers[name] for name in response.headers}
                     yield Answer(response.status, headers_of, url, _origin(url)[1], response, self.deadline)
                     return
             finally:

@@ -80,7 +80,7 @@ class Shadow:
         text = f"{self.part * 100:.4g} % of all windows: those of the tenths of a second that a hash chooses"
         if self.times is None:
             return f"{text}, as model.shadow.sample says"
-        ours, theirs = (f"{seconds * 1e6:.3g} µs" for seconds in self.times)
+        ours, theirs = map(_duration, self.times)
         return f"{text}; a window takes {ours} in the model and {theirs} in the shadow, where that costs most"
 
     def judge(self, windows: Windows, predictions: Predictions) -> Predictions:
@@ -108,3 +108,7 @@ class Shadow:
         mine = predictions if every and not failures else predictions.take(rows)
         apart = self.comparison.disagreement(mine, answers)
         return self._said(rows, answers, apart, failures, time.perf_counter() - started)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e6:.3g} µs" if seconds < 1e-3 else f"{seconds * 1e3:.3g} ms"  # noqa: PLR2004 - a millisecond

@@ -12,10 +12,12 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from processor.demo.data import MODEL_PATH
 from tests import recordings
 from tests.commands import Done, mlade_here
 from tests.mosquitto import MosquittoFactory
 from tests.mqtt_client import MqttClientFactory
+from tests.registry import Registry
 from tests.running import ProcessorFactory
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -133,3 +135,21 @@ def test_the_hub_is_connected_as_the_page_says(capsys: pytest.CaptureFixture[str
 
 def _masked(text: str) -> str:
     return re.sub(r"[0-9][0-9,.]*( [KM]iB| bytes|B)?", "N", text)
+
+
+def test_models_go_into_a_registry_and_are_shown_as_the_page_says(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With the demo's model; what is measured is another figure each time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    Path("motions.onnx").write_bytes(MODEL_PATH.read_bytes())
+    ran = []
+    for line, output in commands("models.md"):
+        done = run(capsys, line.replace("plants.azurecr.io", registry.host))
+        assert (done.code, done.err) == (0, "")
+        shown = re.sub("sha256:[0-9a-f]{64}", "sha256:DIGEST", done.out.replace(registry.host, "plants.azurecr.io"))
+        lines = [_masked(text) if text.startswith("µs") else text for text in shown.splitlines()]
+        assert lines == [_masked(text) if text.startswith("µs") else text for text in output if text], line
+        ran.append(line.split()[2])
+    assert ran == ["push", "show"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -24,11 +25,11 @@ from processor.registry.fetched import Fetched
 from processor.registry.fetching import current, fetch, fetch_or_last_good
 from processor.registry.options import Options
 from processor.settings import Slot, build
-from tests import models
+from tests import models, recordings
 from tests.commands import mlade_here
 from tests.front import Asked, FrontFactory, Told, passed_on
 from tests.proxy import ProxyFactory
-from tests.registry import INDEX, MANIFEST, Registry, RegistryFactory, digest_of
+from tests.registry import INDEX, MANIFEST, ROOT, Registry, RegistryFactory, digest_of
 from tests.running import ProcessorFactory
 
 MODEL = models.dense(metadata={"labels": "a,b,c,d"}).SerializeToString()
@@ -357,8 +358,11 @@ def test_what_is_not_there_is_said(registry: Registry, tmp_path: Path, text: str
     assert not isinstance(raised.value, ModelUnavailable)
 
 
-def test_a_file_on_the_web_is_fetched_when_it_has_changed(front: FrontFactory, tmp_path: Path) -> None:
-    """By its ETag; a pinned one is asked for once."""
+def test_a_file_on_the_web_is_fetched_when_it_has_changed(
+    front: FrontFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its ETag; a pinned one is asked for once. A key in its address is not logged, however much is."""
+    caplog.set_level(logging.DEBUG)
     content, tag = [MODEL], ['"1"']
 
     def answer(asked: Asked) -> Told:
@@ -381,7 +385,49 @@ def test_a_file_on_the_web_is_fetched_when_it_has_changed(front: FrontFactory, t
     assert len(web.asked) == asked
     with pytest.raises(ModelUnavailable, match="it was changed there, or on the way"):
         pull(f"http://{web.host}/some/motions.onnx#sha256={'0' * 64}", tmp_path)
+    assert "secret" not in caplog.text
+    assert "secret" not in "".join(path.read_text() for path in tmp_path.glob("references/*.json"))
     assert incoming(tmp_path) == []
+
+
+def test_servers_that_do_not_know_head_are_asked_all_the_same(registry: Registry, front: FrontFactory) -> None:
+    """A signed address may be for GET only; a server that says nothing of the file's age cannot be watched."""
+    digest = registry.put("headless", "t", [(ONNX, "m.onnx", MODEL)])
+
+    def answer(asked: Asked) -> Told:
+        if asked.method == "HEAD":
+            return Told(405)
+        if asked.path.startswith("/v2/"):
+            return passed_on(asked, registry.host)
+        return Told(200, {"Last-Modified": "today"} if asked.path == "/dated.onnx" else {}, MODEL)
+
+    web = front(answer)
+    assert current(references.parse(f"oci://{web.host}/headless:t"), Options()) == digest
+    assert current(references.parse(f"http://{web.host}/dated.onnx"), Options()) == "today"
+    with pytest.raises(ModelError, match="gives neither an ETag nor a time of change"):
+        current(references.parse(f"http://{web.host}/m.onnx"), Options())
+    with pytest.raises(ModelError, match=r"does not have the tag u of headless \(HTTP 404\)"):
+        current(references.parse(f"oci://{web.host}/headless:u"), Options())
+
+
+def test_a_recording_is_replayed_with_what_the_registry_says_of_the_model(
+    registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Windows of the size that comes with the model give the same as windows of that size in the file."""
+    content = (ROOT / "processor/demo/motions.onnx").read_bytes()
+    registry.put("replayed", "t", [(ONNX, "m.onnx", content)], {"dev.mlade.model.window.size": "20"})
+    recording = recordings.write(tmp_path / "r.jsonl", 600)
+    rule = {"name": "all", "sample": 1.0}
+    summaries = []
+    for path, size in ((f"oci://{registry.host}/replayed:t", {}), ("m.onnx", {"size": 20})):
+        (tmp_path / "m.onnx").write_bytes(content)
+        model = {"path": path, "window": {"step": 10, **size}}
+        file = recordings.configuration(tmp_path, rule, model=model)
+        done = mlade_here(capsys, "replay", str(recording), "-c", str(file), "--json")
+        assert done.code == 0, done.err
+        summaries.append({**json.loads(done.out.splitlines()[-1]), "seconds": 0})
+    assert summaries[0] == summaries[1]
+    assert summaries[0]["accepted"] > 10
 
 
 def test_an_end_in_the_middle_is_noticed_on_the_web(front: FrontFactory, tmp_path: Path) -> None:
@@ -401,6 +447,21 @@ def test_plain_http_is_for_this_machine_only(tmp_path: Path) -> None:
         ModelError, match=r"would be asked over plain HTTP; use https, or set model\.registry\.insecure"
     ):
         pull("http://models.example/m.onnx", tmp_path)
+
+
+def test_a_proxy_of_the_environment_is_asked(
+    front: FrontFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own credentials, and not for this machine."""
+    between = front(lambda _: Told(body=MODEL))
+    monkeypatch.setenv("http_proxy", f"http://me:hidden@{between.host}")
+    found = pull("http://models.invalid/m.onnx", tmp_path, insecure=True)
+    assert found.path.read_bytes() == MODEL
+    (asked,) = between.asked
+    assert (asked.path, asked.headers["proxy-authorization"]) == ("http://models.invalid/m.onnx", "Basic bWU6aGlkZGVu")
+    here = front(lambda _: Told(body=OTHER))
+    assert pull(f"http://{here.host}/m.onnx", tmp_path).path.read_bytes() == OTHER
+    assert between.asked == [asked]
 
 
 def test_models_that_nobody_needs_are_removed(registry: Registry, tmp_path: Path) -> None:

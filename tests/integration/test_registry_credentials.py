@@ -121,6 +121,17 @@ def test_docker_s_configuration_opens_it(guarded: Registry, tmp_path: Path, monk
         assert SECRET not in str(raised.value)
 
 
+def test_challenges_in_several_headers_are_one(guarded: Registry, front: FrontFactory, tmp_path: Path) -> None:
+    """As some registries send them; what is not known is passed over."""
+
+    def answer(asked: Asked) -> Told:
+        if asked.headers.get("authorization") == BASIC:
+            return passed_on(asked, guarded.host, Authorization=BASIC)
+        return Told(401, {"WWW-Authenticate": 'Basic realm="r"', "www-authenticate": "Negotiate"})
+
+    pull(front(answer).host, tmp_path, username=USER, password=SECRET)
+
+
 def test_settings_say_where_the_password_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a file; Docker's configuration is found by itself, and nothing shows a secret."""
     (tmp_path / "password").write_text(f"{SECRET}\n")

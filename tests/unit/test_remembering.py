@@ -21,7 +21,7 @@ from processor.selection import Selection
 from processor.slot_state import SlotChanges
 from processor.store import Store
 from processor.types import MODEL_SLOT, NS, OutputKind, Reason
-from tests.unit.naive_filter import NAMES, START, Case, Naive, Verdict
+from tests.unit.naive_filter import NAMES, PART, START, Case, Naive, Verdict
 from tests.unit.situations import identifier, judge_with, lines, selection_of, verdicts_of
 
 Line = tuple[dict[str, Any], list[Case], OutputKind, list[str]]
@@ -95,13 +95,17 @@ def test_any_batches_and_restarts_give_what_the_contract_says(
 
 
 @settings(max_examples=30, deadline=None)
-@given(lines(), st.integers(0, 2**32))
-def test_the_chance_is_the_frequency_with_which_such_a_window_is_kept(line: Line, seed: int) -> None:
-    """In the state that it met: judged again and again with other hashes, it is kept as often as was said."""
+@given(lines(), st.integers(0, 2**32), st.booleans())
+def test_the_chance_is_the_frequency_with_which_such_a_window_is_kept(line: Line, seed: int, shadowed: bool) -> None:
+    """In the state that it met: judged again and again with other hashes, it is kept as often as was said.
+
+    Where all rules ask the shadow, the chance that this judges it is in it, and here it does.
+    """
     filter_, cases, kind, labels = line
     random = Random(seed)  # noqa: S311 - it draws test data
     # What keep decides is no chance: it breaks ties by a number of the window's own.
-    filter_ = {"rules": [rule | {"keep": None} for rule in filter_["rules"]]}
+    chosen = [rule | {"keep": None} for rule in filter_["rules"] if (rule.get("measure") == "disagreement") == shadowed]
+    filter_ = {"rules": chosen}
     selection = selection_of(filter_, labels)
     if cases:
         judge_with(selection, cases[:-1], kind, labels)
@@ -111,7 +115,7 @@ def test_the_chance_is_the_frequency_with_which_such_a_window_is_kept(line: Line
         verdicts = judge_with(deepcopy(selection), cases[-1:], kind, labels, first=random.getrandbits(60)).verdicts
         if verdicts.rule[0] >= 0:
             kept += 1
-            chances.add(float(verdicts.probability[0]))
+            chances.add(float(verdicts.probability[0]) / (PART if shadowed else 1))
     assert len(chances) <= 1
     for chance in chances:
         assert abs(kept / draws - chance) <= 5 * (chance * (1 - chance) / draws) ** 0.5

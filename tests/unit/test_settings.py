@@ -416,3 +416,59 @@ def test_sparkplug_comes_from_a_broker() -> None:
     with pytest.raises(ConfigurationError) as refusal:
         settings(broker=None, sources=[SPARKPLUG], bridges=[EDGE_BRIDGE])
     assert paths(refusal) == ["sources[0].format"]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"registry": {"username": "me"}}, "model.registry.username: it goes with password_file"),
+        ({"registry": {"password_file": "p"}}, "model.registry.password_file: it goes with username"),
+        (
+            {"registry": {"username": "me", "password_file": "p", "identity": "managed"}},
+            "model.registry.identity: give a user name and a password, or identity: managed, not both",
+        ),
+        ({"registry": {"client_id": "1"}}, "model.registry.client_id: it is a managed identity's"),
+        ({"registry": {"max_bytes": 0}}, "model.registry.max_bytes: found 0B, expected 1B to 1TiB"),
+        ({"registry": {"timeout": "100ms"}}, "model.registry.timeout: found 100ms, expected 1s to"),
+        ({"path": "http://h/m.onnx"}, "model.path: anybody on the way could change it: use https"),
+        ({"path": "oci://h/M:t"}, "model.path: found oci://h/M:t: M is no repository"),
+        ({"batch": {"max_size": "all"}}, "model.batch.max_size"),
+        ({"batch": {"max_size": 0}}, "model.batch.max_size"),
+        ({"providers": ["tpu"]}, "model.providers[0]: "),
+        ({"providers": []}, "model.providers: "),
+    ],
+)
+def test_what_a_model_cannot_be_is_refused(model: dict[str, Any], expected: str) -> None:
+    """With the key's path."""
+    with pytest.raises(ConfigurationError) as raised:
+        build({**LEAST, "model": {"path": "oci://h/m:t"} | model}, Path())
+    assert expected in str(raised.value)
+
+
+def test_models_come_from_where_they_may(tmp_path: Path) -> None:
+    """Also over plain HTTP where that is wanted, and from the environment as text."""
+    for path in ("http://127.0.0.1:8000/m.onnx", "http://localhost/m.onnx", "https://h/m.onnx", "oci://h/m"):
+        assert build({**LEAST, "model": {"path": path}}, tmp_path).slots[0].model.path == path
+    insecure = {"path": "http://h/m.onnx", "registry": {"insecure": True}}
+    assert build({**LEAST, "model": insecure}, tmp_path).slots[0].model.registry.insecure
+    for text, size, messages in (("auto", "auto", 512), ("64", 64, 64)):
+        variables = {"MLADE_MODEL__BATCH__MAX_SIZE": text, "MLADE_MODEL__REGISTRY__INSECURE": "true"}
+        model = from_environment(tmp_path, LEAST, **variables).slots[0].model
+        assert (model.batch.max_size, model.batch.messages, model.registry.insecure) == (size, messages, True)
+
+
+ROOT = EXAMPLE.parents[1]
+CONFIGURATIONS = [EXAMPLE, ROOT / "config/iotedge/processor.yaml", ROOT / "config/several-models.yaml"]
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_set_is_all_that_settings_are_made_of(path: Path) -> None:
+    """A model's annotations are laid under it, and the whole is read again."""
+    model = "MODELS__MOTIONS" if path.stem == "several-models" else "MODEL"
+    loaded = load(path, {"MLADE_BROKER__PASSWORD": "p", f"MLADE_{model}__WINDOW__MAX_GAP": "1500ms"})
+    for slot in loaded.slots:
+        again = slot.with_model(slot.given)
+        assert again.settings == loaded
+        assert again.settings.model_fields_set == loaded.model_fields_set
+        assert (again.model, again.filter, again.path("x")) == (slot.model, slot.filter, slot.path("x"))
+    assert loaded.slots[0].model.window.max_gap == 1500 * 10**6
