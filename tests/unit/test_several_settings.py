@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import pytest
 
 from processor.assembly import most_messages
-from processor.errors import ConfigurationError
-from processor.settings import build, load_filter
+from processor.checking import check
+from processor.errors import ConfigurationError, Problem
+from processor.lanes import prepare
+from processor.settings import build, load, load_filter
+from processor.shadow.opening import open_shadow
 from processor.types import MODEL_SLOT
+from tests import models
 from tests.unit.test_several_models import MOTIONS, NUMBERS, SOURCES, configured
 
 FLAWS: Sequence[tuple[dict[str, Any], str, str]] = [
@@ -96,3 +101,52 @@ def test_sources_of_different_models_may_differ_entirely(tmp_path: Path) -> None
     assert most_messages(eyes) == 42
     assert (numbers.root, eyes.root) == ("mlade/line-1/models/numbers", "mlade/line-1/models/eyes")
     assert load_filter(eyes)[0].rules == ()
+
+
+def test_the_environment_reaches_a_models_keys(tmp_path: Path) -> None:
+    """Numbers within its filter, too."""
+    path = tmp_path / "processor.yaml"
+    path.write_text(json.dumps({"id": "x", "models": {"motions": MOTIONS, "numbers": NUMBERS}, "sources": SOURCES}))
+    variables = {"MLADE_MODELS__NUMBERS__THREADS": "3", "MLADE_MODELS__NUMBERS__FILTER__ENABLED": "false"}
+    variables |= {"MLADE_MODELS__NUMBERS__FILTER__SCHEDULE__DUTY_CYCLE__FRACTION": "0.5"}
+    variables |= {"MLADE_MODELS__NUMBERS__FILTER__SCHEDULE__DUTY_CYCLE__PERIOD": "10m"}
+    _, numbers = load(path, variables).slots
+    document, _ = load_filter(numbers)
+    assert (numbers.model.threads, document.enabled) == (3, False)
+    assert document.schedule is not None
+    with pytest.raises(ConfigurationError, match=r"models\.numbers\.threads: .*set by MLADE_MODELS__NUMBERS__THREADS"):
+        load(path, {"MLADE_MODELS__NUMBERS__THREADS": "0"})
+
+
+def test_problems_are_told_as_the_file_is_written(tmp_path: Path) -> None:
+    """Those of the model, the filter and the sources, as paths and within sentences; other words stay."""
+    _, numbers = configured(tmp_path).slots
+    problems = [
+        Problem("model.window.size", "set model.window.size to 2, or model.input.layout"),
+        Problem("filter", "f.yaml: empty"),
+        Problem("filter.rules[0].band", "found 1"),
+        Problem("sources[0].fields", "the model. It wants sources[0].fields of two; see my_model.path and remodel.x"),
+    ]
+    assert numbers.named(problems) == [
+        Problem("models.numbers.window.size", "set models.numbers.window.size to 2, or models.numbers.input.layout"),
+        Problem("models.numbers.filter", "f.yaml: empty"),
+        Problem("models.numbers.filter.rules[0].band", "found 1"),
+        Problem("sources[1].fields", "the model. It wants sources[1].fields of two; see my_model.path and remodel.x"),
+    ]
+
+
+def test_each_may_have_a_shadow(tmp_path: Path) -> None:
+    """Its own; what is wrong with it is told at its place."""
+    models.write(models.cnn(channels=2, size=4), tmp_path, "motions")
+    models.write(models.identity(1), tmp_path, "numbers")
+    both = {"motions": {**MOTIONS, "shadow": {"path": "motions.onnx", "sample": 0.5}}, "numbers": NUMBERS}
+    motions, numbers = (prepare(slot) for slot in configured(tmp_path, models=both).slots)
+    opened = open_shadow(motions.slot, motions.model)
+    assert opened.shadow is not None
+    assert opened.shadow.part == 0.5
+    assert open_shadow(numbers.slot, numbers.model).shadow is None
+    path = tmp_path / "processor.yaml"
+    both["numbers"] = {**NUMBERS, "shadow": {"path": "nosuch.onnx"}}
+    path.write_text(json.dumps({"id": "x", "models": both, "sources": SOURCES}))
+    with pytest.raises(ConfigurationError, match=r"models\.numbers\.shadow\.path: there is no model"):
+        check(path)
