@@ -32,6 +32,7 @@ from bench.parts import (
     replay,
     saturation,
     shadow,
+    swaps,
     throughput,
 )
 from bench.processes import others_cpu_seconds
@@ -74,6 +75,10 @@ _PARTS: Final[dict[str, tuple[Measure, Measure]]] = {
     "iothub": (
         lambda folder, tell: iothub.measure(iothub.FULL, folder, tell),
         lambda folder, tell: iothub.measure(iothub.QUICK, folder, tell),
+    ),
+    "swaps": (
+        lambda folder, tell: swaps.measure(swaps.FULL, folder, tell),
+        lambda folder, tell: swaps.measure(swaps.QUICK, folder, tell),
     ),
     "replay": (
         lambda folder, tell: replay.measure(replay.FULL, folder, tell),

@@ -15,30 +15,32 @@ from typing import Final
 
 from processor import bridges, own_topics, topics
 from processor.admission import Bounds
-from processor.assembly import legacy_problems, most_messages
+from processor.assembly import most_messages
 from processor.brokerless import Brokerless
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
 from processor.copies import filters, identifier
+from processor.database import FILE_NAME
 from processor.delivery import Delivery
 from processor.division import Division
-from processor.errors import ConfigurationError, MladeError, SessionTakenOver, StateFull
+from processor.errors import MladeError, SessionTakenOver, StateFull
+from processor.exchange.beginning import Beginning, begin, model_problems
+from processor.exchange.exchange import Exchange
+from processor.exchange.loader import Loader
 from processor.health import HealthServer
-from processor.lanes import open_lane, prepare
+from processor.lanes import open_lane
 from processor.live_commands import Commands
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.mqtt.sparkplug_host import SparkplugHost
 from processor.mqtt.subscriptions import Subscription
-from processor.obtaining import obtain, prune
 from processor.pipeline import Pipeline
 from processor.receipts import Receipts
 from processor.registry import references
 from processor.reporting import Reporting
 from processor.retained import RetainedCopies
 from processor.session import DROPPED_TOPIC, BrokerSession
-from processor.settings import HubBridge, Settings, Slot, client_options
-from processor.shadow.opening import obtain_shadow
+from processor.settings import HubBridge, Settings, client_options, load_filter
 from processor.slot_state import SlotChanges
 from processor.steering import Steering
 from processor.store import Changes, Store
@@ -55,13 +57,12 @@ _PIPELINE_PATIENCE: Final = 1.7
 """Seconds of them for the batch underway and what was read already."""
 
 
-def build(settings: Settings, stop: Callable[[], None], slots: Sequence[Slot] | None = None) -> App:
+def build(settings: Settings, stop: Callable[[], None]) -> App:
     """Put a processor together. Nothing runs yet, but the state directory is ours.
 
     Args:
         settings: the configuration.
         stop: called, from whichever thread, when the processor cannot go on.
-        slots: the configuration's, their models obtained; None: they are obtained here.
 
     Raises:
         ConfigurationError: filter, model and sources do not fit.
@@ -70,21 +71,9 @@ def build(settings: Settings, stop: Callable[[], None], slots: Sequence[Slot] | 
     """
     clock = SystemClock()
     metrics = Metrics()
-    prepared = [prepare(slot) for slot in slots or settings.slots]
-    slots = [parts.slot for parts in prepared]
-    for parts in prepared:
-        if parts.slot.name == MODEL_SLOT and (problems := legacy_problems(parts.slot, parts.model)):
-            raise ConfigurationError(problems)
-
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0
-    store = Store(
-        settings.state_path,
-        durability=outbox.durability,
-        bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
-        bridges=[bridge.name for bridge in settings.bridges],
-        slots=[slot.name for slot in slots],
-    )
+    store, beginnings = _open_state(settings, clock)
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
@@ -99,16 +88,16 @@ def build(settings: Settings, stop: Callable[[], None], slots: Sequence[Slot] | 
     window_size = twin_memory["window_size"] if twin_memory and settings.legacy else None
     lanes = [
         open_lane(
-            parts,
-            store.slot(parts.slot.name),
-            now=clock.wall(),
-            window_size=window_size if parts.slot.name == MODEL_SLOT else None,
+            beginning,
+            store.slot(beginning.slot.name),
+            window_size=window_size if beginning.slot.name == MODEL_SLOT else None,
             paused=bool(store.meta("paused")),
             copies=copies,
             held=lambda: session.held,
         )
-        for parts in prepared
+        for beginning in beginnings
     ]
+    beginnings.clear()  # they would hold models after others have taken over
     deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
@@ -135,21 +124,44 @@ def build(settings: Settings, stop: Callable[[], None], slots: Sequence[Slot] | 
         publish_inference=settings.publish_inference,
         publish_every=settings.metrics.publish_every / NS,
         extra=lambda: {
-            "broker_connected": math.nan if broker is None else float(connection.online),
-            "broker_connects": float(connection.connects),
-            "received_bytes": float(connection.bytes_read),
-            "outbox_max_bytes": float(outbox.max_bytes),
+            ("broker_connected",): math.nan if broker is None else float(connection.online),
+            ("broker_connects",): float(connection.connects),
+            ("received_bytes",): float(connection.bytes_read),
+            ("outbox_max_bytes",): float(outbox.max_bytes),
+            **{("model_look_failures", one.lane): float(one.failures) for one in loaders},
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
     twin = Twin(link=link, lanes=lanes, legacy=settings.legacy, kept=twin_memory)
-    commands = Commands(lanes=lanes, store=store, deliveries=deliveries, reporting=reporting, clock=clock)
+    loaders = [Loader(lane.name, lane.computation.recent, connection.wake) for lane in lanes]
+    exchanges = [
+        Exchange(
+            lane=lane,
+            source=connection,
+            loader=loader,
+            problems=model_problems,
+            metrics=metrics,
+            clock=clock,
+            report=twin.report,
+            in_force=lambda: [one.models.in_force.fetched for one in lanes],
+        )
+        for lane, loader in zip(lanes, loaders, strict=True)
+    ]
+    commands = Commands(
+        lanes=lanes,
+        store=store,
+        deliveries=deliveries,
+        reporting=reporting,
+        clock=clock,
+        reloads={one.lane.name: one.reload for one in exchanges},
+    )
     steering = Steering(
         root=settings.root,
         processor=settings.id,
         source=connection,
         link=link,
         lanes=lanes,
+        exchanges=exchanges,
         twin=twin,
         store=store,
         commands=commands,
@@ -167,7 +179,7 @@ def build(settings: Settings, stop: Callable[[], None], slots: Sequence[Slot] | 
 
     pipeline = Pipeline(
         source=connection,
-        link=link,
+        requests=[link.take, *(loader.take for loader in loaders)],
         division=Division.of(settings),
         lanes=lanes,
         store=store,
@@ -179,9 +191,9 @@ def build(settings: Settings, stop: Callable[[], None], slots: Sequence[Slot] | 
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=min(min(slot.model.batch.messages, most_messages(slot)) for slot in slots),
+        max_batch=min(min(slot.model.batch.messages, most_messages(slot)) for slot in settings.slots),
         seconds_per_message=_SECONDS_PER_IMAGE if any(one.format == "image" for one in settings.sources) else 0.0,
-        max_delay=min(slot.model.batch.max_delay for slot in slots) / NS,
+        max_delay=min(slot.model.batch.max_delay for slot in settings.slots) / NS,
     )
     store.commit(
         Changes(
@@ -191,7 +203,28 @@ def build(settings: Settings, stop: Callable[[], None], slots: Sequence[Slot] | 
         0,
     )
     hosts = _sparkplug_hosts(settings, connection, clock)
-    return App(settings, store, connection, pipeline, reporting, deliveries, metrics, stop, hosts)
+    return App(settings, store, connection, pipeline, reporting, deliveries, loaders, metrics, stop, hosts)
+
+
+def _open_state(settings: Settings, clock: SystemClock) -> tuple[Store, list[Beginning]]:
+    """Return the store, and with which models and filters to go on; where that cannot be, the store is closed again."""
+    configured = [(slot, *load_filter(slot)) for slot in settings.slots]
+    begun = None
+    if not (settings.state_path / FILE_NAME).exists():  # where something does not fit, there never is any state
+        begun = [begin(*one, lambda _: None, clock.wall()) for one in configured]
+    outbox = settings.outbox
+    store = Store(
+        settings.state_path,
+        durability=outbox.durability,
+        bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
+        bridges=[bridge.name for bridge in settings.bridges],
+        slots=[slot.name for slot in settings.slots],
+    )
+    try:
+        return store, begun or [begin(*one, store.slot(one[0].name).meta, clock.wall()) for one in configured]
+    except BaseException:
+        store.close()
+        raise
 
 
 def _deliveries(settings: Settings, store: Store, clock: SystemClock, link: CloudLink) -> list[Delivery]:
@@ -295,6 +328,7 @@ class App:
         pipeline: the loop.
         reporting: status and metrics.
         deliveries: one a bridge.
+        loaders: of models, one a lane.
         metrics: counters.
         stop: called when a thread died.
         hosts: Sparkplug's host applications, which tell nodes that we listen.
@@ -309,6 +343,7 @@ class App:
     pipeline: Pipeline
     reporting: Reporting
     deliveries: Sequence[Delivery]
+    loaders: Sequence[Loader]
     metrics: Metrics
     stop: Callable[[], None]
     hosts: Sequence[SparkplugHost] = ()
@@ -325,7 +360,9 @@ class App:
         self._threads += [self._thread("sparkplug-host", one.run) for one in self.hosts]
         if self.settings.http is not None:
             self._serve(self.settings.http.listen)
-        for thread in self._threads:
+        # They are not waited for: what they have loaded is lost with the process, and what was wanted is on disk.
+        loading = [self._thread("model-loader", one.run) for one in self.loaders]
+        for thread in (*self._threads, *loading):
             thread.start()
 
     def _thread(self, name: str, run: Callable[[], None]) -> threading.Thread:
@@ -386,6 +423,8 @@ class App:
         deadline = time.monotonic() + _STOP_PATIENCE
         self.pipeline.stop()
         self.connection.wake()
+        for loader in self.loaders:
+            loader.stop()
         for host in self.hosts:
             host.stop()
         for thread in threads[:1]:
@@ -413,17 +452,13 @@ class App:
 def run(settings: Settings) -> int:
     """Run a processor until a signal or a failure; return the exit code."""
     stop = threading.Event()
-    slots = [obtain(slot).slot for slot in settings.slots]  # where a signal still ends us at once: it may take long
-    for slot in slots:
-        obtain_shadow(slot)
+    app = build(settings, stop.set)  # it may take long, and a signal ends us at once until that is done
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    app = build(settings, stop.set, slots)
-    prune(slots)  # the state directory is ours now
     log.info(
         "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
         settings.id, len(settings.sources),
-        ", ".join(references.parse(slot.model.path).text.rpartition("/")[2] for slot in slots),
+        ", ".join(references.parse(slot.model.path).text.rpartition("/")[2] for slot in settings.slots),
         len(settings.bridges), settings.path(settings.state_dir),
     )  # fmt: skip
     app.start()

@@ -9,12 +9,12 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from processor import context
 from processor.computation import Computation
 from processor.decoders import decoder
-from processor.errors import ModelError, Problem
+from processor.errors import Problem
 from processor.filter import FilterDocument, check_against, validate_filter
 from processor.intake import Intake
 from processor.legacy import as_filter
@@ -26,6 +26,7 @@ from processor.retained import RetainedCopies
 from processor.selection import Selection
 from processor.settings import HubBridge, HubLegacy, Slot
 from processor.shadow.judge import Shadow
+from processor.types import MODEL_SLOT, OutputKind
 from processor.windows import Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
@@ -79,21 +80,6 @@ def open_model(slot: Slot) -> OnnxModel:
     return loaded
 
 
-def with_window_size(slot: Slot, model: OnnxModel, size: int | None) -> tuple[Slot, OnnxModel]:
-    """Return a slot and its model with windows of another size, as a twin had asked for; the same where that is None.
-
-    Where the model does not take them any more, that is logged, and both are as they were.
-    """
-    if size is None:
-        return slot, model
-    sized = slot.with_window_size(size)
-    try:
-        return sized, open_model(sized)
-    except ModelError as error:
-        log.warning("The window size %d that the twin had asked for is not possible any more: %s", size, error)
-        return slot, model
-
-
 def signature(slot: Slot) -> str:
     """Return what windows look like: those kept from a run in which they looked different are useless."""
     window = slot.model.window
@@ -101,7 +87,21 @@ def signature(slot: Slot) -> str:
     return json.dumps([window.size, window.step, window.max_gap, sources])
 
 
-def filter_problems(slot: Slot, model: OnnxModel, document: FilterDocument) -> Sequence[Problem]:
+class Answers(Protocol):
+    """What filters have to fit of a model."""
+
+    @property
+    def kind(self) -> OutputKind:
+        """What its predictions are."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its labels; empty for `value`."""
+        ...
+
+
+def filter_problems(slot: Slot, model: Answers, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
     window, source = slot.model.window, slot.sources[0]
     channels = None if source.format == "image" else len(source.fields)
@@ -117,8 +117,10 @@ def filter_problems(slot: Slot, model: OnnxModel, document: FilterDocument) -> S
     ]
 
 
-def legacy_problems(slot: Slot, model: OnnxModel) -> Sequence[Problem]:
+def legacy_problems(slot: Slot, model: Answers) -> Sequence[Problem]:
     """Return where what the configuration says of MLADE's desired properties does not fit the model or the sources."""
+    if slot.name != MODEL_SLOT:  # they are for that one alone
+        return []
     return [
         problem
         for position, bridge in enumerate(slot.settings.bridges)
@@ -127,7 +129,7 @@ def legacy_problems(slot: Slot, model: OnnxModel) -> Sequence[Problem]:
     ]
 
 
-def _legacy_problems(slot: Slot, model: OnnxModel, legacy: HubLegacy, path: str) -> Iterator[Problem]:
+def _legacy_problems(slot: Slot, model: Answers, legacy: HubLegacy, path: str) -> Iterator[Problem]:
     document = validate_filter(as_filter({}, legacy.field, legacy.label))
     for problem in filter_problems(slot, model, document):
         key = "field" if ".where.fields" in problem.path else "label"
@@ -155,7 +157,8 @@ class Assembly(NamedTuple):
     """A computation, and how the selection in it is replaced."""
 
     computation: Computation
-    make_selection: Callable[[FilterDocument], Selection]
+    make_selection: Callable[[FilterDocument, Model], Selection]
+    """Makes a filter ready for a model; its conditions go on with what those in force remember."""
 
 
 def build_computation(
@@ -191,8 +194,8 @@ def build_computation(
     """
     field_names = [(source.name, source.fields) for source in slot.sources]
 
-    def make_selection(active: FilterDocument) -> Selection:
-        return Selection(active, model.labels, field_names, computation.selection.memories.successor())
+    def make_selection(active: FilterDocument, judge: Model) -> Selection:
+        return Selection(active, judge.labels, field_names, computation.selection.memories.successor())
 
     decoders = [decoder(source) for source in slot.sources]
     intake = Intake(slot.sources, decoders, windows, slot.settings.topic_prefix, copies=copies, held=held)

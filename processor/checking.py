@@ -31,7 +31,6 @@ from processor.settings import (
     read_filter,
 )
 from processor.shadow.opening import Opened, known_times, open_shadow
-from processor.types import MODEL_SLOT
 from processor.units import duration_text, size_text
 
 
@@ -112,8 +111,7 @@ def _check_slot(
         unfit = all_problems(rejected, fits) if rejected else fits(document) if document else ()
         found += [Problem(f"filter.{problem.path}", problem.message) for problem in unfit if problem.path]
         shadow = _open_shadow(slot, model, found)
-        if written.name == MODEL_SLOT:
-            found += legacy_problems(slot, model)
+        found += legacy_problems(slot, model)
     problems += named(found)
     return None if model is None or shadow is None or document is None else CheckedSlot(slot, model, shadow, document)
 

@@ -19,7 +19,7 @@ import msgspec
 import typer
 
 from processor import __version__
-from processor.commands import recordings
+from processor.commands import live_model, recordings
 from processor.commands.dashboard import dashboard
 from processor.commands.discover import discover
 from processor.commands.model import models
@@ -150,6 +150,8 @@ app.command()(recordings.record)
 app.command()(recordings.replay)
 app.command()(recordings.suggest)
 app.command()(dashboard)
+models.command("get")(live_model.get_model)
+models.command("set")(live_model.set_model)
 
 
 @filters.command("get")

@@ -13,6 +13,7 @@ import numpy as np
 
 from processor.answers import ask, join
 from processor.context import Beside, Context, needed
+from processor.exchange.recent import RecentWindows
 from processor.intake import Intake, Taken, dead_letter
 from processor.memories import Remembered
 from processor.protocols import Model
@@ -77,6 +78,7 @@ class Computation:
         shadow: judges a part of them beside it; None: there is none.
         revision: the filter's.
         paused: whether every window is refused, as `disabled`.
+        recent: the newest windows, for who wants to try another model on them.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Computation:
         self.shadow = shadow
         self.revision = revision
         self.paused = paused
+        self.recent = RecentWindows()
         self._processor = processor
         self._slot = slot
         self._intake = intake
@@ -143,11 +146,18 @@ class Computation:
         """Have windows of another size, empty, and the models that judge them. Between two batches."""
         self.windows.begin_anew(size)
         self.model = model
+        self.recent.clear()
         self.shadow = shadow
         context = self.selection.context
         if context is not None:
             context.retain(())
             context.use(self.selection.document, self.windows.shape)
+
+    def exchange(self, model: Model, shadow: Shadow | None, selection: Selection) -> None:
+        """Have other models judge the windows to come, and the filter made ready for them. Between two batches."""
+        self.model = model
+        self.shadow = shadow
+        self.selection = selection
 
     def memory(self, selection: Selection) -> dict[str, Any]:
         """Return what has to be on disk, as JSON holds it, before a filter is in force."""
@@ -167,6 +177,12 @@ class Computation:
         self.windows.release()
         outcome = parts[0] if len(parts) == 1 else _together(taken, parts)
         return replace(outcome, remembered=[*self._intake.memory.changes(), *self.selection.memories.changes()])
+
+    @property
+    def seconds_per_window(self) -> float:
+        """About what a window takes in its models, in a call as large as they get."""
+        shadow = 0.0 if self.shadow is None else self.shadow.model.seconds_per_window
+        return self.model.seconds_per_window + shadow
 
     @property
     def _most_windows(self) -> int:
@@ -194,6 +210,7 @@ class Computation:
             ]
         found = self._candidates(windows, predictions, failures)
         predictions = found.predictions
+        self.recent.add(found.windows.seen, predictions, self.model.sha256)
         judgement = self.selection.judge(found.windows, predictions, found.names, found.uniform, paused=self.paused)
         rules = self.selection.document.rules
         accepted_rows = np.flatnonzero(judgement.verdicts.rule >= 0).tolist() if self._makes_samples else ()

@@ -167,6 +167,9 @@ class FilterControl:
 
     def _return_to_file(self, origin: _Origin, now: int) -> bool:
         changed = self._source != "file"
+        if changed and (problems := self._check(self._file)):  # the model may be another since the start
+            self._reject(problems, origin)
+            return False
         if changed:
             self._apply(self._file, origin._replace(source="file"), now)
             log.info("The %s's filter was removed: the file's is in force, revision %d.", origin.source, self.revision)

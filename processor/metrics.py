@@ -54,6 +54,16 @@ METRICS: Final = (
     Declaration("batches", "counter", "Batches processed"),
     Declaration("batch_seconds", "counter", "Time from a batch's reading to its acknowledgement, seconds"),
     Declaration("filter_revision", "gauge", "Revision of the filter in force", _MODEL),
+    Declaration("model_info", "gauge", "Always 1; the labels name the model in force", ("model", "name", "sha256")),
+    Declaration("model_revision", "gauge", "Revision of the model in force; grows by one with each change", _MODEL),
+    Declaration("model_swaps", "counter", "Models that took over while the processor ran", _MODEL),
+    Declaration("model_rejected", "counter", "Models that were wanted while it ran, and rejected", _MODEL),
+    Declaration(
+        "model_look_failures",
+        "counter",
+        "Times that the model's path could not be looked at, for model.refresh",
+        _MODEL,
+    ),
     Declaration("schedule_active", "gauge", "Whether the filter's schedule is active now: 1 or 0", _MODEL),
     Declaration("paused", "gauge", "Whether the processor is paused: 1 or 0"),
     # What a shadow says of a part of a model's windows.
@@ -139,6 +149,13 @@ class Metrics:
     def set(self, name: str, value: float, *labels: str) -> None:
         """Set a gauge, or a counter that is kept elsewhere."""
         self._values[name, labels] = value
+
+    def set_only(self, name: str, value: float, model: str, *labels: str) -> None:
+        """Set a gauge, and forget its values for the same model and other labels."""
+        others = [key for key in list(self._values) if key[0] == name and key[1][:1] == (model,)]
+        for key in others:
+            del self._values[key]
+        self._values[name, (model, *labels)] = value
 
     def total(self, name: str, model: str | None = None) -> int:
         """Return a counter over all its labels; of one with the label `model`, over one model's where that is given."""

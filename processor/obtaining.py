@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from processor.errors import ConfigurationError, ModelError, ModelMisfit, Proble
 from processor.registry import references
 from processor.registry.cache import Cache
 from processor.registry.fetched import Fetched, lay_under
-from processor.registry.fetching import fetch, fetch_or_last_good
+from processor.registry.fetching import current, fetch, fetch_or_last_good
 from processor.registry.options import Options
 from processor.registry.references import Reference
 from processor.settings import Settings, Slot
@@ -44,7 +44,44 @@ def obtain(slot: Slot, *, or_last_good: bool = True) -> Obtained:
     if slot.fetched is not None:
         return Obtained(slot, slot.fetched)
     bring = fetch_or_last_good if or_last_good else fetch
-    fetched = bring(reference_of(slot), cache_of(slot.settings), options_of(slot))
+    return _filled(slot, bring(reference_of(slot), cache_of(slot.settings), options_of(slot)))
+
+
+def obtain_copy(slot: Slot, key: str, version: str) -> Obtained | None:
+    """Return what `obtain` has brought here before, without asking anybody; None: it is not here, or is damaged.
+
+    Args:
+        slot: the model's part of the configuration.
+        key: of what was fetched.
+        version: of that.
+
+    Raises:
+        ModelMisfit: its annotations do not go with what the file says.
+    """
+    content = Cache(cache_of(slot.settings)).content(key)
+    if content is None:
+        return None
+    found = Fetched(reference_of(slot), content.path, content.digest, version, content.annotations, content.key)
+    return _filled(slot, found)
+
+
+def obtain_last(slot: Slot) -> Obtained | None:
+    """Return what `obtain` has brought here last, without asking anybody; None as in `obtain_copy`."""
+    record = Cache(cache_of(slot.settings)).record(reference_of(slot))
+    return None if record is None else obtain_copy(slot, record.content, record.version)
+
+
+def current_version(slot: Slot) -> str:
+    """Return the `Fetched.version` of what the configured reference stands for now.
+
+    Raises:
+        ModelError, ModelUnavailable: as `obtain`.
+    """
+    return current(reference_of(slot), options_of(slot))
+
+
+def _filled(slot: Slot, fetched: Fetched) -> Obtained:
+    """Return a slot with what its model's annotations say where the file says nothing."""
     filled = lay_under(slot.given, fetched.annotations)
     obtained = replace(slot, fetched=fetched)
     try:
@@ -62,15 +99,14 @@ def remember(slot: Slot) -> None:
         Cache(cache_of(slot.settings)).loaded(fetched.reference, fetched.version, fetched.key)
 
 
-def prune(slots: Sequence[Slot], others: Collection[Fetched] = ()) -> None:
+def prune(settings: Settings, in_force: Collection[Fetched]) -> None:
     """Remove cached models that nobody needs; for `mlade run` only, which owns the state directory.
 
     Args:
-        slots: all of the configuration, whose models stay.
-        others: models that are in force beside them.
+        settings: the configuration.
+        in_force: models that stay.
     """
-    in_force = [*others, *(slot.fetched for slot in slots if slot.fetched is not None)]
-    Cache(cache_of(slots[0].settings)).prune([fetched.key for fetched in in_force])
+    Cache(cache_of(settings)).prune([fetched.key for fetched in in_force])
 
 
 def reference_of(slot: Slot) -> Reference:

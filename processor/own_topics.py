@@ -57,6 +57,22 @@ FILTER_HISTORY: Final = OwnTopic(
     retain=True,
     per_model=True,
 )
+MODEL: Final = OwnTopic(
+    "model",
+    "an operator",
+    "the wanted model, YAML or JSON, at most 64 KiB: `path`, `input`, `output`, `temperature`, `refresh`; an empty "
+    "payload: the configuration's",
+    retain=True,
+    listen=1,
+    per_model=True,
+)
+MODEL_STATE: Final = OwnTopic(
+    "model/state",
+    "the processor",
+    "the answer: `status`, `revision`, `errors`, `active`, `recent`",
+    retain=True,
+    per_model=True,
+)
 ACCEPTED: Final = OwnTopic("accepted/<rule>", "the bridge `mqtt`", "a sample, a CloudEvent")
 INFERENCE: Final = OwnTopic(
     "inference/<stream>", "the processor", "every prediction, with `publish_inference: true`", qos=0
@@ -84,6 +100,6 @@ INSTANCE: Final = OwnTopic(
 SETTLED: Final = OwnTopic("settled", "the processor", "its own mark: what the broker had kept has been read", listen=1)
 
 OWN_TOPICS: Final = (
-    STATUS, FILTER, FILTER_STATE, FILTER_HISTORY, ACCEPTED, INFERENCE, DEAD_LETTER, METRICS, COMMAND, RESPONSE,
-    INSTANCE, SETTLED,
+    STATUS, FILTER, FILTER_STATE, FILTER_HISTORY, MODEL, MODEL_STATE, ACCEPTED, INFERENCE, DEAD_LETTER, METRICS,
+    COMMAND, RESPONSE, INSTANCE, SETTLED,
 )  # fmt: skip

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from processor.clock import AgeClock
-from processor.cloud import CloudLink, Desired, Input, Method
+from processor.cloud import Desired, Input, Method, Request
 from processor.division import Division
 from processor.errors import StateFull
+from processor.exchange.loader import Arrival
 from processor.lanes import Lane
 from processor.metrics import Metrics
 from processor.protocols import Clock, Source
@@ -64,7 +65,7 @@ class Pipeline:
         self,
         *,
         source: Source,
-        link: CloudLink,
+        requests: Sequence[Callable[[], Request | Arrival | None]],
         division: Division,
         lanes: Sequence[Lane],
         store: Store,
@@ -84,7 +85,7 @@ class Pipeline:
 
         Args:
             source: the connection to the broker.
-            link: what the cloud asks; it wakes `source`.
+            requests: return what the cloud asks, and what loaders of models say, one by one; they wake `source`.
             division: which messages are for which lane.
             lanes: from messages to samples, one a model.
             store: where it all goes, in one transaction a batch.
@@ -101,7 +102,7 @@ class Pipeline:
             seconds_per_message: what a message may be thought to take, until that is known.
         """
         self._source = source
-        self._link = link
+        self._requests = requests
         self._division = division
         self._lanes = lanes
         self._store = store
@@ -118,7 +119,8 @@ class Pipeline:
         self._seconds_per_message = deque([seconds_per_message] * 2, maxlen=2)
         self._limit = self._most_messages()
         self._max_delay = max_delay
-        self._inbox: deque[list[Message] | Desired | Method] = deque()  # read only; a batch, or what steers us, each
+        # Read only; a batch, or what steers us, each.
+        self._inbox: deque[list[Message] | Desired | Method | Arrival] = deque()
         self._inbox_bytes = 0
         self._passed: int | None = None  # the connection whose messages are let pass: there was no room for some
         self._work: _Work | None = None  # carried through as far as the store, which had no room yet
@@ -131,7 +133,7 @@ class Pipeline:
         self._stopping = True
 
     def _most_messages(self) -> int:
-        of_models = [lane.computation.model.seconds_per_window for lane in self._lanes]
+        of_models = [lane.computation.seconds_per_window for lane in self._lanes]
         seconds = max(*of_models, min(self._seconds_per_message), 1e-9)
         return max(1, min(self._max_batch, int(_LONGEST_BATCH / seconds)))
 
@@ -204,7 +206,7 @@ class Pipeline:
         for _ in range(self._limit):
             if blocked and sum(not isinstance(one, list) for one in self._inbox) >= _MOST_WISHES:
                 return
-            request = self._link.take()
+            request = next((found for take in self._requests if (found := take()) is not None), None)
             if request is None:
                 return
             if isinstance(request, Input):
@@ -262,7 +264,7 @@ class Pipeline:
         done.follow_up()
         return True
 
-    def _begin(self, what: list[Message] | Desired | Method) -> _Work:
+    def _begin(self, what: list[Message] | Desired | Method | Arrival) -> _Work:
         if not isinstance(what, list):
             return _Work((), b"", *self._steering.apply(what))
         self._inbox_bytes -= _size(what)

@@ -16,7 +16,7 @@ from processor import document
 from processor.errors import ConfigurationError
 from processor.logs import one_line
 from processor.remote import Status
-from processor.told import Bridge, FilterState, Metrics
+from processor.told import Bridge, FilterState, Metrics, ModelState
 from processor.types import MODEL_SLOT
 from processor.units import size_text
 
@@ -55,7 +55,33 @@ def as_flow(value: object) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _state_lines(state: FilterState) -> Iterator[str]:
+def model_yaml(state: ModelState) -> str:
+    """Return the model in force as a document that `mlade model set` takes, with its state as comments."""
+    active = state.active
+    lines = [*_state_lines(state), f"{active.name}, {active.kind}, sha256 {active.sha256}"]
+    return "".join(f"# {one_line(line)}\n" for line in lines) + as_yaml(active.document or {"path": active.path})
+
+
+def model_line(state: ModelState) -> str:
+    """Return a model's state in one line."""
+    active = f"{state.active.name}, sha256 {state.active.sha256[:12]}…"
+    if state.status != "applied":
+        reasons = "; ".join(errors_of(state))
+        told = f"{state.status}, wanted by the {state.source}{f': {reasons}' if reasons else ''}"
+        return one_line(f"{told}; revision {state.revision} ({active}) stays in force")
+    return one_line(f"applied, revision {state.revision} from the {state.source}: {active}{_trial(state)}")
+
+
+def _trial(state: ModelState) -> str:
+    trial = state.recent
+    if not trial.windows:
+        return ""
+    failed = f", failed on {trial.failed} of them" if trial.failed else ""
+    alike = "" if trial.agreement is None else f", {trial.agreement:.1%} with the label of the model before"
+    return f"; tried on {trial.windows} windows{failed}{alike}"
+
+
+def _state_lines(state: FilterState | ModelState) -> Iterator[str]:
     if state.status == "applied":
         yield f"revision {state.revision}, applied, from the {state.source}, since {state.applied_at}"
         return
@@ -66,8 +92,8 @@ def _state_lines(state: FilterState) -> Iterator[str]:
         yield f"  {error}"
 
 
-def errors_of(state: FilterState) -> list[str]:
-    """Return why a filter was rejected: one line each, with its path."""
+def errors_of(state: FilterState | ModelState) -> list[str]:
+    """Return why a filter or a model was rejected: one line each, with its path."""
     errors = [(error.get("path", ""), error.get("message", "")) for error in state.errors]
     return [one_line(f"{path}: {message}" if path else message) for path, message in errors]
 
@@ -92,9 +118,15 @@ def status_rows(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
     words = {True: "online", False: "offline", None: "unknown: nothing stands on its status topic"}
     yield "status", words[status.online]
     for name, state in status.filters.items():
-        yield "filter" if name == MODEL_SLOT else f"filter of {name}", filter_line(state)
+        yield "filter" + _of(name), filter_line(state)
+    for name, model in status.models.items():
+        yield "model" + _of(name), model_line(model)
     if status.metrics is not None:
         yield from _metrics_rows(status.metrics, now)
+
+
+def _of(model: str) -> str:
+    return "" if model == MODEL_SLOT else f" of {model}"
 
 
 def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:

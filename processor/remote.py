@@ -23,7 +23,7 @@ from processor.filter import MAX_BYTES
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
 from processor.settings import Settings, Slot, client_options
-from processor.told import FilterState, Metrics
+from processor.told import FilterState, Metrics, ModelState
 from processor.types import Message
 
 _CONNECTING_READ: Final = 0.05
@@ -47,6 +47,7 @@ class Status(msgspec.Struct):
     online: bool | None = None
     filters: dict[str, FilterState] = {}
     """Of each model."""
+    models: dict[str, ModelState] = {}
     metrics: Metrics | None = None
     raw_metrics: Any = None
 
@@ -189,7 +190,7 @@ def get_filter(slot: Slot, timeout: float) -> FilterState:
     """
     with connect(slot.settings, f"{slot.below}filter/state", timeout=timeout) as processor:
         for message in processor.messages(timeout):
-            return _decoded(message, FilterState)
+            return decoded(message, FilterState)
         raise NoAnswer(
             f"Nothing stands on {slot.root}/filter/state: no such processor has been on this broker yet, or this "
             "user may not read there."
@@ -215,7 +216,7 @@ def set_filter(slot: Slot, payload: bytes, timeout: float) -> FilterState:
             if message.topic == "status":
                 status = message.payload
             elif not message.retain:  # retained is what was said before
-                state = _decoded(message, FilterState)
+                state = decoded(message, FilterState)
                 if state.sha256 == digest or (not payload.strip() and _is_file(state)):
                     return state
                 other = state
@@ -226,7 +227,7 @@ def set_filter(slot: Slot, payload: bytes, timeout: float) -> FilterState:
                 "on the topic changes nothing."
             )
         raise NoAnswer(
-            f"No answer from {processor.root} within {timeout:g} s; its status is {_text(status)}. "
+            f"No answer from {processor.root} within {timeout:g} s; its status is {text_of(status)}. "
             f"The document stays on {slot.root}/filter, and is judged when the processor comes."
         )
 
@@ -242,22 +243,27 @@ def get_status(settings: Settings, timeout: float) -> Status:
         NoAnswer: the broker was not reached.
     """
     status = Status()
-    states = {f"{slot.below}filter/state": slot.name for slot in settings.slots}
+    names = {slot.below: slot.name for slot in settings.slots}
+    states = [f"{below}{kind}/state" for below in names for kind in ("filter", "model")]
     with connect(settings, "status", *states, "metrics", timeout=timeout) as processor:
         for message in processor.messages(timeout, _STRAGGLERS):
-            _take(status, states, message)
-            if None not in (status.online, status.metrics) and len(status.filters) == len(states):
+            _take(status, names, message)
+            told = len(status.filters) + len(status.models)
+            if None not in (status.online, status.metrics) and told == len(states):
                 break
     return status
 
 
-def _take(status: Status, states: Mapping[str, str], message: Message) -> None:
+def _take(status: Status, names: Mapping[str, str], message: Message) -> None:
+    """Take note of what was said; `names` are those of the models, by what their topics begin with."""
     if message.topic == "status":
         status.online = message.payload == b"online"
-    elif message.topic in states:
-        status.filters[states[message.topic]] = _decoded(message, FilterState)
+    elif message.topic.endswith("filter/state"):
+        status.filters[names[message.topic.removesuffix("filter/state")]] = decoded(message, FilterState)
+    elif message.topic.endswith("model/state"):
+        status.models[names[message.topic.removesuffix("model/state")]] = decoded(message, ModelState)
     else:
-        status.metrics = _decoded(message, Metrics)
+        status.metrics = decoded(message, Metrics)
         status.raw_metrics = msgspec.json.decode(message.payload)
 
 
@@ -280,17 +286,23 @@ def follow(slot: Slot, timeout: float, notify: Callable[[str], None]) -> Iterato
                 continue  # said again, after a reconnect of ours or the processor's
             said[message.topic] = message.payload
             try:
-                yield _text(message.payload) if message.topic == "status" else _decoded(message, FilterState)
+                yield text_of(message.payload) if message.topic == "status" else decoded(message, FilterState)
             except NoAnswer as error:
                 notify(str(error))
 
 
-def _decoded(message: Message, kind: type[_Kind]) -> _Kind:
+def decoded(message: Message, kind: type[_Kind]) -> _Kind:
+    """Return what a processor says on a topic.
+
+    Raises:
+        NoAnswer: no processor says that.
+    """
     try:
         return msgspec.json.decode(message.payload, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise NoAnswer(f"What stands on …/{message.topic} is no processor's: {error}.") from error
 
 
-def _text(payload: bytes) -> str:
+def text_of(payload: bytes) -> str:
+    """Return a short payload as text that can be shown."""
     return repr(payload[:40].decode(errors="replace"))[1:-1] or "absent"

@@ -71,7 +71,7 @@ class Reporting:
         clock: Clock,
         publish_inference: bool,
         publish_every: float,
-        extra: Callable[[], Mapping[str, float]],
+        extra: Callable[[], Mapping[tuple[str, ...], float]],
         outputs: CloudLink | None = None,
     ) -> None:
         """Take what `app.build` made.
@@ -86,7 +86,7 @@ class Reporting:
             clock: for intervals.
             publish_inference: whether every prediction is published.
             publish_every: seconds between two publications of the metrics.
-            extra: metrics that the connection counts itself.
+            extra: metrics that others count themselves, by name and labels.
             outputs: takes the predictions that are published, for an IoT Edge module's output; None: there is none.
         """
         self._root = root
@@ -262,8 +262,8 @@ class Reporting:
             metrics.set("bridge_waiting", one.state.waiting, one.name)
             for name, value in one.figures().items():
                 metrics.set(f"bridge_{name}", value, one.name)
-        for name, value in self._extra().items():
-            metrics.set(name, value)
+        for (name, *labels), value in self._extra().items():
+            metrics.set(name, value, *labels)
 
     @property
     def _paused(self) -> bool:

@@ -277,7 +277,9 @@ class ModelSettings(Section):
 
     path: ModelPath = Field(description="an ONNX file, relative to this one; https://…; oci://registry/repository:tag")
     registry: Registry = Field(default=Registry(), description="how it is fetched where it is not on this machine")
-    refresh: Duration | None = Field(default=None, description="how often a moving tag is looked at")
+    refresh: Annotated[Duration, within(NS, 36_500 * 86400 * NS, duration_text)] | None = Field(
+        default=None, description="how often to look whether path leads to another model, which then takes over"
+    )
     window: Window = Field(default=Window(), description="what the model sees of a stream")
     input: Input = Field(default=Input(), description="how a window becomes its input")
     output: Output = Field(default=Output(), description="how its answer is read")
@@ -306,13 +308,6 @@ class ModelSettings(Section):
                 if str(insecure).lower() != "true" and not references.is_loopback(host):
                     text = "anybody on the way could change it: use https, or model.registry.insecure: true"
                     yield Flaw(where, text)
-
-    @field_validator("refresh")
-    @classmethod
-    def _not_available(cls, refresh: int | None) -> int | None:
-        if refresh is not None:
-            raise ValueError("not available in this version, which loads a model from a file only; leave it out")
-        return refresh
 
 
 class SlotSettings(ModelSettings):

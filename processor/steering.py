@@ -17,6 +17,8 @@ from processor.clock import AgeClock
 from processor.cloud import CloudLink, Desired, Method
 from processor.control import Offer
 from processor.errors import Problem, SessionTakenOver, StateFull
+from processor.exchange.exchange import Exchange
+from processor.exchange.loader import Arrival
 from processor.lanes import Lane
 from processor.live_commands import (
     LATER,
@@ -66,6 +68,7 @@ class Steering:
         source: Source,
         link: CloudLink,
         lanes: Sequence[Lane],
+        exchanges: Sequence[Exchange],
         twin: Twin,
         store: Store,
         commands: Commands,
@@ -84,6 +87,7 @@ class Steering:
             source: our connection.
             link: takes heartbeats.
             lanes: whose filters are steered, one a model.
+            exchanges: what is wanted of each lane's model.
             twin: what the cloud desires.
             store: for what has to survive.
             commands: carries them out.
@@ -100,6 +104,8 @@ class Steering:
         self._source = source
         self._link = link
         self._by_topic = {own_topics.FILTER.at(lane.root): lane for lane in lanes}
+        self._exchanges = {one.lane.name: one for one in exchanges}
+        self._models = {own_topics.MODEL.at(one.lane.root): one for one in exchanges}
         self._twin = twin
         self._store = store
         self._commands = commands
@@ -121,8 +127,8 @@ class Steering:
         identifiers = subscription_identifiers(message.properties)
         return not identifiers or not self._identifiers.isdisjoint(identifiers)
 
-    def apply(self, what: Message | Desired | Method) -> tuple[Changes, Callable[[], None]]:
-        """Find out what a filter, a command or the cloud wants.
+    def apply(self, what: Message | Desired | Method | Arrival) -> tuple[Changes, Callable[[], None]]:
+        """Find out what a filter, a model, a command or the cloud wants.
 
         Returns:
             What has to be on disk first; and what then carries it out and answers.
@@ -132,8 +138,12 @@ class Steering:
         """
         if isinstance(what, Desired):
             return self._apply_desired(what)
+        if isinstance(what, Arrival):
+            return self._exchanges[what.lane].apply(what)
         if isinstance(what, Message) and (lane := self._by_topic.get(what.topic)):
             return self._apply_filter(lane, what)
+        if isinstance(what, Message) and (exchange := self._models.get(what.topic)):
+            return exchange.offer(what)
         meta, follow_up = self._apply_message(what) if isinstance(what, Message) else self._apply_method(what)
         return Changes(meta=meta), follow_up
 
@@ -221,7 +231,7 @@ class Steering:
 
     def _prepare(self, lane: Lane, offer: Offer) -> tuple[dict[str, Any], Callable[[], None]]:
         """Return what has to be on disk for an offered filter, and what then puts it in force and answers."""
-        selection = lane.make_selection(offer.active) if offer.changed else None
+        selection = lane.make_selection(offer.active, lane.computation.model) if offer.changed else None
         meta = {} if offer.memory is None else {"filter": offer.memory}
         if selection is not None:
             meta |= lane.computation.memory(selection)
@@ -262,9 +272,11 @@ class Steering:
         self._announce_at = None
         own_topics.INSTANCE.publish(self._source, self._root, self._instance.encode())
 
-    def answer_while_blocked(self, what: Message | Desired | Method) -> bool:
+    def answer_while_blocked(self, what: Message | Desired | Method | Arrival) -> bool:
         """Carry a command out at once while readings cannot be kept; whether that was done, or it has to wait."""
-        if isinstance(what, Desired) or (isinstance(what, Message) and what.topic in self._by_topic):
+        if isinstance(what, Desired | Arrival):
+            return False
+        if isinstance(what, Message) and (what.topic in self._by_topic or what.topic in self._models):
             return False
         changes, follow_up = self.apply(what)
         try:
@@ -292,6 +304,8 @@ class Steering:
     def connected(self) -> None:
         """Take note of a connection; others learn of us, or we of them."""
         self._connections += 1
+        for exchange in self._exchanges.values():
+            exchange.publish_state()
         if not self._session.all_settled:
             # It comes back behind all from before the SUBSCRIBEs of this connection, and what is sent for them.
             self._mark = f"{self._instance} {self._connections}".encode()
@@ -313,6 +327,8 @@ class Steering:
         """Do what is due."""
         now = self._clock.monotonic()
         self._commands.tick()
+        for exchange in self._exchanges.values():
+            exchange.tick()
         if self._announce_at is not None and now >= self._announce_at:
             self._announce()
         if now >= self._next_tidying:

@@ -24,6 +24,40 @@ class FilterState(msgspec.Struct, frozen=True):
     errors: list[dict[str, str]] = []
 
 
+class ModelInForce(msgspec.Struct, frozen=True):
+    """The model that judges, as `model/state` has it."""
+
+    name: str = ""
+    path: str = ""
+    sha256: str = ""
+    kind: str = ""
+    labels: list[str] = []
+    document: dict[str, Any] | None = None
+    """An operator's; None: the configuration's model is in force."""
+
+
+class ModelTrial(msgspec.Struct, frozen=True):
+    """What came of running a model on the newest windows before it took over."""
+
+    windows: int = 0
+    failed: int = 0
+    agreement: float | None = None
+
+
+class ModelState(msgspec.Struct, frozen=True):
+    """What a processor says about its model, on `model/state`."""
+
+    status: str
+    revision: int
+    sha256: str
+    source: str
+    active: ModelInForce
+    applied_at: str = ""
+    active_source: str = ""
+    errors: list[dict[str, str]] = []
+    recent: ModelTrial = msgspec.field(default_factory=ModelTrial)
+
+
 class Revision(msgspec.Struct, frozen=True):
     """A filter that is or was in force."""
 

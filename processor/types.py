@@ -234,6 +234,10 @@ class Predictions:
         columns = self.probabilities if self.value is None else self.value
         return 0 if columns is None else len(columns)
 
+    def last(self, count: int) -> Predictions:
+        """Return those for the last `count` windows, at least 1, without what the shadow says of them."""
+        return self.take(np.arange(max(0, len(self) - count), len(self)))
+
     def take(self, rows: Ints) -> Predictions:
         """Return those for some of the windows, without what the shadow says of them."""
         probabilities = None if self.probabilities is None else self.probabilities[rows]

@@ -11,7 +11,11 @@ import typer
 
 from processor.commands.options import AsJson, ModelName, chosen, file_option
 
-models = typer.Typer(help="Look at a model; put one into a registry.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(
+    help="Look at a model; put one into a registry; change a running processor's.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 _SECTION = "MLADE_MODEL__REGISTRY__"
 ModelConfig = Annotated[

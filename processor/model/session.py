@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 import onnxruntime
 
 from processor.errors import ModelError, ModelMisfit, Problem
+from processor.logs import one_line
 from processor.model.onnx_file import check_external, foreign_operators, read_file
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,8 @@ def open_session(
         )
     foreign = foreign_operators(found)
     if foreign and not custom_ops:
-        message = (
-            f"{path.name} has operators of {', '.join(foreign)}, which are not ONNX's: name their library, a .so file"
-        )
+        named = one_line(", ".join(foreign))[:200]
+        message = f"{path.name} has operators of {named}, which are not ONNX's: name their library, a .so file"
         raise ModelMisfit([Problem("model.custom_ops", message)])
     missing: list[str] = []
     for name in dict.fromkeys(providers):

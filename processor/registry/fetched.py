@@ -55,7 +55,9 @@ def as_annotations(model: Mapping[str, Any]) -> dict[str, str]:
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         if value is not None:
-            found[PREFIX + path] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            # As it is where it is text and cannot be taken for anything else: a name may be a number.
+            as_it_is = isinstance(value, str) and _value(value) == value
+            found[PREFIX + path] = value if as_it_is else json.dumps(value, ensure_ascii=False)
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from processor.errors import ModelError
+from processor.logs import one_line
 
 TITLE: Final = "org.opencontainers.image.title"
 _TITLES: Final = (TITLE, "org.cncf.model.filepath")
@@ -86,8 +87,10 @@ def read(document: Mapping[str, Any], what: str) -> Manifest | tuple[Descriptor,
     if document.get("schemaVersion") == 1 or "fsLayers" in document:
         raise ModelError(f"{what} has a manifest of Docker's schema 1, which says nothing reliable; push it anew")
     if isinstance(layers, list) and manifests is None:
+        if len(layers) > _MOST_LAYERS:
+            raise ModelError(f"{what} has {len(layers)} layers; refused: {_MOST_LAYERS} are the most")
         annotations = _texts(document.get("annotations"))
-        return Manifest(tuple(_descriptor(layer, what) for layer in layers[:_MOST_LAYERS]), annotations)
+        return Manifest(tuple(_descriptor(layer, what) for layer in layers), annotations)
     if isinstance(manifests, list) and layers is None:
         listed = [one for one in manifests[:_MOST_LAYERS] if isinstance(one, dict)]
         return tuple(_descriptor(one, what) for one in sorted(listed, key=_strangeness))
@@ -124,5 +127,5 @@ def _texts(given: object) -> dict[str, str]:
 
 
 def shown(names: Sequence[str]) -> str:
-    """Return names for a message."""
-    return ", ".join(sorted(names)[:8]) + (" …" if len(names) > 8 else "")  # noqa: PLR2004 - a line's worth
+    """Return names for a message, whatever is in them."""
+    return one_line(", ".join(sorted(names)[:8]))[:500] + (" …" if len(names) > 8 else "")  # noqa: PLR2004 - a line's worth

@@ -173,7 +173,9 @@ def _from_artifact(
     for location in sorted(_external(path)):
         blob = beside.get(title.parent / location)
         if blob is None:
-            raise ModelError(f"the model of {reference.text} keeps data in {location}, and no layer is named so")
+            raise ModelError(
+                f"the model of {reference.text} keeps data in {str(location)[:200]!r}, and no layer is named so"
+            )
         (target / location).parent.mkdir(parents=True, exist_ok=True)
         repository.download(blob, target / location, left)
         left -= blob.size

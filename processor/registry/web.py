@@ -174,7 +174,9 @@ class Web:
             if not self.allows(url):
                 raise ModelError(_not_allowed(url))
             sent = {"Accept-Encoding": "identity", "User-Agent": "mlade", **(headers or {})}
-            if authorization is not None and _origin(url) == first:
+            if _origin(url) != first:
+                authorization = None  # for good: somebody else says where this goes on to
+            if authorization is not None:
                 sent["Authorization"] = authorization
             response = self._send(method, url, sent, body)
             try:

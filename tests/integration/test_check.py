@@ -111,7 +111,7 @@ BROKEN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "no model": ({"model.path": "nowhere.onnx"}, {"model.path": "there is no model at"}),
     "no ONNX model": ({"model.path": "text.onnx"}, {"model.path": "is no ONNX model"}),
     "model elsewhere": ({"model.path": "ftp://x/y.onnx"}, {"model.path": "expected a file, https://"}),
-    "moving tag": ({"model.refresh": "5m"}, {"model.refresh": "not available in this version"}),
+    "too often": ({"model.refresh": "100ms"}, {"model.refresh": "found 100ms, expected 1s to 36500d"}),
     "other channels": (
         {"sources[0].fields": ["a", "b"]},
         {"sources[0].fields": "the sources give 2 channels (a, b) in windows of 20 readings: give 6 fields"},

@@ -13,14 +13,19 @@ import pytest
 import yaml
 
 from processor.demo.data import MODEL_PATH
-from tests import recordings
+from tests import models, recordings
 from tests.commands import Done, mlade_here
 from tests.mosquitto import MosquittoFactory
 from tests.mqtt_client import MqttClientFactory
+from tests.plant import measured
 from tests.registry import Registry
 from tests.running import ProcessorFactory
 
 DOCS = Path(__file__).parents[2] / "docs"
+STEPS = re.compile(
+    r"^ +(mlade (?:check|run|status|filter set) .*?)(?: +#.*)?$|`(mlade (?:check|run) .*?)`", re.MULTILINE
+)
+"""Commands on a page that tells how to begin, in a block or in a sentence."""
 
 
 class Command(NamedTuple):
@@ -115,6 +120,44 @@ def test_choosing_a_filter_goes_as_the_page_says(
     share = yaml.safe_load(Path("share.yaml").read_text())["rules"][0]["keep"]
     assert f"{{share: {share['share']}, of: {share['of']}}}" in (DOCS / page).read_text()
     assert Path("monday.html").stat().st_size > 1_000_000
+
+
+@pytest.mark.parametrize("page", ["../README.md", "start.md"])
+def test_a_plant_is_plugged_in_as_the_page_says(
+    page: str,
+    make_processor: ProcessorFactory,
+    mqtt_client: MqttClientFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its configuration and filter, with another broker and a model of the test's, and the commands in their order."""
+    text = (DOCS / page).read_text().partition("Plug it into your plant")[2]
+    configuration, filter_ = [
+        yaml.safe_load(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)[:2]
+    ]
+    del configuration["broker"]
+    processor = make_processor(**configuration | {"id": f"plant-{len(page)}"})
+    monkeypatch.chdir(processor.directory)
+    window = configuration["model"]["window"]
+    fields = configuration["sources"][0]["fields"]
+    models.write(models.cnn(channels=len(fields), size=window["size"], labels=["ok", "worn"]), Path(), "press")
+    Path("filter.yaml").write_text(json.dumps(filter_))
+    Path("tighter.yaml").write_text(json.dumps(filter_ | {"rules": filter_["rules"][:1]}))
+    ran = []
+    for line in STEPS.findall(text):
+        command = "".join(line)
+        if command.split()[1] == "run":
+            processor.start()
+            client = mqtt_client()
+            for number in range(window["size"]):
+                reading = {"ts": 1_790_000_000 + number / 10, **dict.fromkeys(fields, 0.5)}
+                client.publish("plant/7/press", json.dumps(reading))
+            processor.wait_until(lambda: measured(processor, "mlade_windows_total") == 1, "a window")
+        else:
+            done = run(capsys, command)
+            assert (done.code, done.err) == (0, ""), command
+        ran.append(command.split()[1])
+    assert ran == ["check", "run", *(["status"] if "README" in page else []), "filter"]
 
 
 def test_the_hub_is_connected_as_the_page_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -28,12 +28,13 @@ class Line(NamedTuple):
 
 
 CASES = {
-    Line("sensors", "write", "wearable/+/imu"): ("wearable/7/imu", "mlade/line-1/filter"),
+    Line("sensors", "write", "wearable/+/imu"): ("wearable/7/imu", "mlade/line-1/model"),
     Line("mlade", "read", "wearable/+/imu"): ("wearable/7/imu", "wearable/7/battery"),
     Line("mlade", "read", DROPPED_TOPIC): (DROPPED_TOPIC, "$SYS/broker/uptime"),
     Line("mlade", "readwrite", "mlade/line-1/#"): ("mlade/line-1/accepted/audit", "mlade/line-2/accepted/audit"),
     Line("operator", "read", "mlade/#"): ("mlade/line-2/metrics", "wearable/7/imu"),
     Line("operator", "write", "mlade/+/filter"): ("mlade/line-2/filter", "mlade/line-2/filter/state"),
+    Line("operator", "write", "mlade/+/model"): ("mlade/line-2/model", "mlade/line-2/model/state"),
     Line("operator", "write", "mlade/+/command"): ("mlade/line-2/command", "mlade/line-2/accepted/audit"),
     Line("training", "read", "mlade/+/accepted/+"): ("mlade/line-2/accepted/audit", "mlade/line-2/inference/press"),
     Line("training", "read", "mlade/+/status"): ("mlade/line-2/status", "mlade/line-2/metrics"),

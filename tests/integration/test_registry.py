@@ -100,7 +100,7 @@ def test_weights_in_files_of_their_own_come_along(registry: Registry, tmp_path: 
     _, loaded = obtain_model(configured(f"oci://{registry.host}/external:good", tmp_path))
     assert loaded.kind == "probabilities"
     registry.put("external", "missing", layers[:1])
-    with pytest.raises(ModelError, match=r"keeps data in data/weights\.bin, and no layer is named so"):
+    with pytest.raises(ModelError, match=r"keeps data in 'data/weights\.bin', and no layer is named so"):
         pull(f"oci://{registry.host}/external:missing", tmp_path / "cache")
 
 
@@ -467,14 +467,15 @@ def test_a_proxy_of_the_environment_is_asked(
 def test_models_that_nobody_needs_are_removed(registry: Registry, tmp_path: Path) -> None:
     """Those of the references used last stay, and what is in force."""
     first = registry.put("many", "first", [(ONNX, "m.onnx", MODEL)], {"n": "first"})
-    settings, _ = obtain_model(configured(f"oci://{registry.host}/many:first", tmp_path))
+    slot, _ = obtain_model(configured(f"oci://{registry.host}/many:first", tmp_path))
+    assert slot.fetched is not None
     cache = tmp_path / "state/models"
     digests = []
     for number in range(KEPT_REFERENCES + 2):
         digests.append(registry.put("many", f"t{number}", [(ONNX, "m.onnx", MODEL)], {"n": str(number)}))
         found = pull(f"oci://{registry.host}/many:t{number}", cache)
         os.utime(cache / "references" / f"{found.reference.key}.json", ns=(number, number))
-    prune([settings])
+    prune(slot.settings, [slot.fetched])
     kept = {folder.name for folder in cache.iterdir() if folder.name != "references"}
     # The settings' own reference is the latest: its record was written at the real time.
     assert kept == {digest[7:] for digest in [first, *digests[-(KEPT_REFERENCES - 1) :]]}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +159,26 @@ def test_foreign_operators_need_their_library(tmp_path: Path) -> None:
             library.write_bytes(content)
         with pytest.raises(ModelMisfit, match=r"model\.custom_ops\[0\]: .*library\.so cannot be loaded: "):
             open_session(path, custom_ops=[library])
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, cc")
+def test_a_library_of_operators_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is named, and before the model is; what it does not define either, ONNX Runtime says."""
+    source, library, trace = (tmp_path / name for name in ("ops.c", "ops.so", "trace"))
+    source.write_text(
+        "#include <stdio.h>\n#include <stdlib.h>\n"
+        "void *RegisterCustomOps(void *options, const void *api) {\n"
+        '    fclose(fopen(getenv("TRACE"), "w")); return NULL;\n}\n'
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)  # noqa: S607 - the machine's
+    monkeypatch.setenv("TRACE", str(trace))
+    assert load_model(models.write(DENSE, tmp_path), window_size=1, channels=6, custom_ops=[library]).labels
+    assert trace.exists()
+    model = models.dense()
+    model.opset_import.append(onnx.helper.make_opsetid("somebody.else", 1))
+    model.graph.node[0].domain, model.graph.node[0].op_type = "somebody.else", "Run"
+    with pytest.raises(ModelError, match=r"somebody\.else:Run\(-1\) is not a registered function/op"):
+        open_session(models.write(model, tmp_path), custom_ops=[library])
 
 
 def test_what_was_compiled_for_a_device_is_refused(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def whole(data: Any) -> dict[str, Any]:  # noqa: ANN401 - YAML
         data = {"filter": {"rules": data}}
     elif _OF_A_SOURCE & data.keys():
         data = {"sources": [{"name": "s"} | data]}
+    elif "path" in data:
+        data = {"model": data}
     elif {"rules", "schedule"} & data.keys():
         data = {"filter": data}
     elif {"rate", "pack"} & data.keys():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from processor import settings
 from processor.admission import Bounds
 from processor.clock import AgeClock, SystemClock
 from processor.cloud import CloudLink
@@ -19,6 +20,11 @@ from processor.control import FilterControl
 from processor.decoders import decoder
 from processor.division import Division
 from processor.errors import ModelMisfit, Problem
+from processor.exchange.beginning import model_problems
+from processor.exchange.control import InForce, ModelControl
+from processor.exchange.exchange import Exchange
+from processor.exchange.loader import Loader
+from processor.exchange.opening import Opened
 from processor.filter import FilterDocument, validate_filter
 from processor.intake import Intake
 from processor.journal import Journal
@@ -27,11 +33,16 @@ from processor.live_commands import Commands
 from processor.memories import OF_SOURCES, Remembered
 from processor.metrics import Metrics
 from processor.pipeline import Pipeline
+from processor.protocols import Model
 from processor.receipts import Receipts
+from processor.registry import references
+from processor.registry.fetched import Fetched
 from processor.reporting import Reporting
 from processor.selection import Selection
 from processor.session import BrokerSession
 from processor.settings import HubLegacy
+from processor.shadow.comparison import Comparison
+from processor.shadow.judge import Shadow
 from processor.sizing import WindowSize
 from processor.slot_state import SlotChanges
 from processor.source_sections import Source
@@ -130,6 +141,7 @@ class Line:
         others: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         """Put it together; `others` are the sources of further models by name, one each."""
+        self._directory = directory
         self.opened: list[int] = []
         self.link = CloudLink()
         self.metrics = Metrics()
@@ -142,6 +154,9 @@ class Line:
         self.lanes = [self._lane(name, own) for name, own in configured.items()]
         self.control = self.lanes[0].filters
         self.computation = self.lanes[0].computation
+        self.models = self.lanes[0].models
+        self.loaders = [Loader(lane.name, lane.computation.recent, lambda: None) for lane in self.lanes]
+        self.loader = self.loaders[0]
         self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
         reporting = Reporting(
@@ -157,15 +172,37 @@ class Line:
             extra=dict,
             outputs=self.link if outputs else None,
         )
-        commands = Commands(lanes=self.lanes, store=self.store, deliveries=[], reporting=reporting, clock=clock)
         twin = Twin(link=self.link, lanes=self.lanes, legacy=legacy, kept=self.store.meta("twin"))
-        own_topics = ["mlade/line-1/command", *(f"{lane.root}/filter" for lane in self.lanes)]
+        exchanges = [
+            Exchange(
+                lane=lane,
+                source=self.source,
+                loader=loader,
+                problems=model_problems,
+                metrics=metrics,
+                clock=clock,
+                report=twin.report,
+                in_force=lambda: [one.models.in_force.fetched for one in self.lanes],
+            )
+            for lane, loader in zip(self.lanes, self.loaders, strict=True)
+        ]
+        commands = Commands(
+            lanes=self.lanes,
+            store=self.store,
+            deliveries=[],
+            reporting=reporting,
+            clock=clock,
+            reloads={one.lane.name: one.reload for one in exchanges},
+        )
+        own_topics = ["mlade/line-1/command"]
+        own_topics += [f"{lane.root}/{kind}" for lane in self.lanes for kind in ("filter", "model")]
         steering = Steering(
             root="mlade/line-1",
             processor="line-1",
             source=self.source,
             link=self.link,
             lanes=self.lanes,
+            exchanges=exchanges,
             twin=twin,
             store=self.store,
             commands=commands,
@@ -178,7 +215,7 @@ class Line:
         )
         self.pipeline = Pipeline(
             source=self.source,
-            link=self.link,
+            requests=[self.link.take, *(one.take for one in self.loaders)],
             division=Division(
                 [one for own in configured.values() for one in own],
                 [number for number, own in enumerate(configured.values()) for _ in own],
@@ -209,8 +246,8 @@ class Line:
         model = EvenModel()
         fields = [(one.name, one.fields) for one in configured]
 
-        def make_selection(active: FilterDocument) -> Selection:
-            return Selection(active, model.labels, fields)
+        def make_selection(active: FilterDocument, judge: Model) -> Selection:
+            return Selection(active, judge.labels, fields)
 
         computation = Computation(
             "line-1",
@@ -218,15 +255,23 @@ class Line:
             intake=Intake(configured, [decoder(one) for one in configured], windows, "mlade"),
             windows=windows,
             model=model,
-            selection=make_selection(control.active),
+            selection=make_selection(control.active, model),
             revision=control.revision,
             fields=dict(fields),
         )
+        model_keys = {"path": "even.onnx", "filter": {"rules": []}}
+        sources = [one.model_dump(exclude_unset=True, by_alias=True) for one in configured]
+        data = {"id": "line-1", "sources": sources, "models": {slot: model_keys}}
+        (own,) = settings.build(data | {"bridges": [{"type": "iothub", "edge": True}]}, self._directory).slots
+        fetched = Fetched(references.parse("even.onnx"), self._directory / "even.onnx", "sha256:0", "1")
+        in_force = InForce.of(Opened(own, model, fetched), None, "")
+        models = ModelControl(own, in_force, state.meta("model"), SystemClock().wall(), wanted=None)
         return Lane(
             name=slot,
             root="mlade/line-1" if slot == MODEL_SLOT else f"mlade/line-1/models/{slot}",
             computation=computation,
             filters=control,
+            models=models,
             make_selection=make_selection,
             journal=journal,
             sizes=WindowSize(
@@ -422,6 +467,24 @@ def test_batches_shrink_while_messages_take_long(
     assert sum(sizes) == 100
     assert sizes[:2] == [20, 20]
     assert (max(sizes[2:]) <= 12) == expected
+    line.store.close()
+
+
+def test_batches_are_small_beside_a_slow_shadow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All windows of a batch may be its own."""
+    line = Line(tmp_path)
+    slow = EvenModel()
+    slow.seconds_per_window = 0.05
+    line.computation.shadow = Shadow(slow, "0", "line-1", 0.001, Comparison(slow, slow, "probabilities"))
+    run, sizes = line.computation.run, []
+
+    def counting(messages: Sequence[Message]) -> Outcome:
+        sizes.append(len(messages))
+        return run(messages)
+
+    monkeypatch.setattr(line.computation, "run", counting)
+    line.play([reading(number) for number in range(1, 21)])
+    assert sizes == [4, 4, 4, 4, 4]
     line.store.close()
 
 

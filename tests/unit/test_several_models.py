@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from processor import topics
 from processor.admission import Bounds
 from processor.division import Division
-from processor.lanes import Lane, open_lane, prepare
+from processor.exchange.beginning import begin
+from processor.lanes import Lane, open_lane
 from processor.metrics import Metrics
 from processor.receipts import Receipts
 from processor.retained import RetainedCopies
 from processor.session import BrokerSession
-from processor.settings import Settings, build
+from processor.settings import Settings, build, load_filter
 from processor.slot_state import SlotChanges
 from processor.store import Changes, Store
 from processor.types import INPUTS, NS, Message
@@ -94,7 +95,7 @@ class Plant:
         self._directory, self._settings = directory, whole
         self.events: dict[str, list[dict[str, Any]]] = {slot.name: [] for slot in whole.slots}
         self.letters: list[tuple[str, str]] = []
-        self._prepared = [prepare(slot) for slot in whole.slots]
+        self._configured = [(slot, *load_filter(slot)) for slot in whole.slots]
         self._start()
 
     def _start(self) -> None:
@@ -104,16 +105,15 @@ class Plant:
         session = BrokerSession(None, [], wanted=False, metrics=Metrics())
         copies = RetainedCopies(session, Receipts(b""), mqtt_5=True)
         self.lanes: dict[str, Lane] = {
-            parts.slot.name: open_lane(
-                parts,
-                self.store.slot(parts.slot.name),
-                now=START * NS,
+            one[0].name: open_lane(
+                begin(*one, self.store.slot(one[0].name).meta, START * NS),
+                self.store.slot(one[0].name),
                 window_size=None,
                 paused=False,
                 copies=copies,
                 held=lambda: session.held,
             )
-            for parts in self._prepared
+            for one in self._configured
         }
         self._division = Division.of(self._settings)
         slots = {name: SlotChanges(meta=lane.memory()) for name, lane in self.lanes.items()}
@@ -138,7 +138,7 @@ class Plant:
         offer = lane.filters.offer(json.dumps(document).encode(), "topic", START * NS)
         if not offer.changed:
             return
-        selection = lane.make_selection(offer.active)
+        selection = lane.make_selection(offer.active, lane.computation.model)
         lane_memory = {"filter": offer.memory, **lane.computation.memory(selection)}
         self.store.slot(name).commit(SlotChanges(meta=lane_memory))
         offer.install()

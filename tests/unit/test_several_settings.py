@@ -12,9 +12,8 @@ import pytest
 from processor.assembly import most_messages
 from processor.checking import check
 from processor.errors import ConfigurationError, Problem
-from processor.lanes import prepare
 from processor.settings import build, load, load_filter
-from processor.shadow.opening import open_shadow
+from processor.shadow.opening import obtain_both
 from processor.types import MODEL_SLOT
 from tests import models
 from tests.unit.test_several_models import MOTIONS, NUMBERS, SOURCES, configured
@@ -140,11 +139,10 @@ def test_each_may_have_a_shadow(tmp_path: Path) -> None:
     models.write(models.cnn(channels=2, size=4), tmp_path, "motions")
     models.write(models.identity(1), tmp_path, "numbers")
     both = {"motions": {**MOTIONS, "shadow": {"path": "motions.onnx", "sample": 0.5}}, "numbers": NUMBERS}
-    motions, numbers = (prepare(slot) for slot in configured(tmp_path, models=both).slots)
-    opened = open_shadow(motions.slot, motions.model)
-    assert opened.shadow is not None
-    assert opened.shadow.part == 0.5
-    assert open_shadow(numbers.slot, numbers.model).shadow is None
+    motions, numbers = (obtain_both(slot, []) for slot in configured(tmp_path, models=both).slots)
+    assert motions[2] is not None
+    assert motions[2].part == 0.5
+    assert numbers[2] is None
     path = tmp_path / "processor.yaml"
     both["numbers"] = {**NUMBERS, "shadow": {"path": "nosuch.onnx"}}
     path.write_text(json.dumps({"id": "x", "models": both, "sources": SOURCES}))
