@@ -186,6 +186,7 @@ class Line:
             )
             for lane, loader in zip(self.lanes, self.loaders, strict=True)
         ]
+        self.exchange = exchanges[0]
         commands = Commands(
             lanes=self.lanes,
             store=self.store,
