@@ -137,7 +137,7 @@ def status(
             "metrics": found.raw_metrics,
         }
         if loaded.models:
-            body["filters"] = msgspec.to_builtins(found.filters)
+            body |= {"filters": msgspec.to_builtins(found.filters), "models": msgspec.to_builtins(found.models)}
         typer.echo(json.dumps(body, ensure_ascii=False))
     else:
         rows = [("processor", f"{loaded.root}"), *printing.status_rows(found, datetime.now(UTC))]

@@ -261,3 +261,55 @@ def test_the_example_is_right(make_processor: ProcessorFactory, mqtt_client: Mqt
     processor.wait_until(lambda: len(processor.events()) >= 1, "the odd one")
     assert processor.events()[0]["data"]["selection"]["rule"] == "odd"
     assert processor.stop() == 0
+
+
+def test_a_live_model_is_its_slots_alone(
+    make_processor: ProcessorFactory,
+    mqtt_client: MqttClientFactory,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another model judges for one of them; the others' windows go on. `reload_model` is answered for all together."""
+    configured = several(tmp_path, "exchanged")
+    processor = make_processor(**configured)
+    twice = models.graph("twice (float[N, 1] x) => (float[N, 1] y) { y = Add (x, x) }")
+    models.write(twice, processor.directory, "twice")
+    processor.start()
+    client = mqtt_client()
+    publish(client, "exchanged/imu", range(SIZE - 1))
+    weigh(client, "exchanged")
+    processor.wait_until(lambda: len(processor.events()) == 2, "samples of the first model")
+    done = command(processor, capsys, "model", "set", "twice.onnx", "--model", "numbers")
+    assert done.code == 0, done.err
+    assert done.out.startswith("applied, revision 2 from the topic: twice")
+    weigh(client, "exchanged")
+    publish(client, "exchanged/imu", [SIZE - 1])
+    processor.wait_until(lambda: len(processor.events()) == 5, "samples of both")
+    assert windows(of(processor, "imu")) == whole(range(SIZE))
+    judged = [event["data"] for event in of(processor, "weight")]
+    assert [(one["inference"]["value"], one["model"]["name"]) for one in judged] == [
+        (4, "numbers"), (2, "numbers"), (8, "twice"), (4, "twice"),
+    ]  # fmt: skip
+    assert measured(processor, 'mlade_model_revision{model="numbers"}') == 2
+    assert measured(processor, 'mlade_model_revision{model="motions"}') == 1
+    client.subscribe(f"{processor.root}/command/response")
+    client.publish(f"{processor.root}/command", json.dumps({"command": "reload_model", "id": 1}))
+    answer = json.loads(client.wait_for(f"{processor.root}/command/response").payload)
+    assert answer["status"] == "ok"
+    assert {name: (one["revision"], one["changed"]) for name, one in answer["models"].items()} == {
+        "motions": (1, False), "eyes": (1, False), "numbers": (2, False),
+    }  # fmt: skip
+    processor.kill()
+    processor.start()
+    shown = command(processor, capsys, "status").out
+    assert "model of numbers" in shown
+    got = command(processor, capsys, "model", "get", "--model", "numbers")
+    assert "path: twice.onnx" in got.out
+    refused = command(processor, capsys, "model", "get")
+    assert refused.code == 2
+    done = command(processor, capsys, "model", "set", "--clear", "--model", "numbers")
+    assert done.code == 0, done.err
+    weigh(client, "exchanged")
+    processor.wait_until(lambda: len(processor.events()) == 7, "samples of the first model again")
+    names = [event["data"]["model"]["name"] for event in of(processor, "weight")]
+    assert (names.count("numbers"), names.count("twice")) == (4, 2)
