@@ -56,8 +56,8 @@ FILTER_HISTORY: Final = OwnTopic(
 MODEL: Final = OwnTopic(
     "model",
     "an operator",
-    "the wanted model, YAML or JSON, at most 64 KiB: `path`, `input`, `output`, `temperature`, `refresh`; an empty "
-    "payload: the configuration's",
+    "the wanted model, YAML or JSON, at most 64 KiB: `path`, `input`, `output`, `temperature`, `refresh`, "
+    "`shadow`; an empty payload: the configuration's",
     retain=True,
     listen=1,
 )

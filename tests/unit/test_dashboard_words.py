@@ -19,7 +19,18 @@ from processor.dashboard.fleet import Processor
 from processor.dashboard.problems import Level, problems
 from processor.filter import validate_filter
 from processor.last_hour import LastHour
-from processor.told import Bridge, FilterState, Metrics, Outbox, RuleScores, ScheduleNow, Shadow, ShadowLabel
+from processor.told import (
+    Bridge,
+    FilterState,
+    Metrics,
+    ModelInForce,
+    ModelState,
+    Outbox,
+    RuleScores,
+    ScheduleNow,
+    Shadow,
+    ShadowLabel,
+)
 from processor.told import LastHour as Told
 from processor.types import Predictions
 
@@ -109,6 +120,22 @@ def state(**active: Any) -> FilterState:  # noqa: ANN401 - JSON
             ),
             Level.WARNING,
             "The last filter, from the twin, was rejected: rules[0].band: too wide; and 1 more. Revision 4 stays in",
+        ),
+        (
+            processor(
+                model=ModelState(
+                    "rejected",
+                    *(2, "0", "refresh", ModelInForce("motions")),
+                    errors=[{"path": "path", "message": "no ONNX model"}],
+                )
+            ),
+            Level.WARNING,
+            "The last model, from the refresh, was rejected: path: no ONNX model. Revision 2 stays in force.",
+        ),
+        (
+            processor(model=ModelState("waiting", *(2, "0", "topic", ModelInForce()), errors=[{"message": "away"}])),
+            Level.NOTICE,
+            "The last model, from the topic, cannot be had now, and is tried again: away. Revision 2 stays in force.",
         ),
         (
             Processor("mlade/nobody"),

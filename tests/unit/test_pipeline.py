@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,11 +209,11 @@ class Line:
             outputs=self.link if outputs else None,
         )
         twin = Twin(link=self.link, lane=lane, legacy=legacy, kept=self.store.meta("twin"))
-        exchange = Exchange(
+        self.exchange = exchange = Exchange(
             lane=lane,
             source=self.source,
             loader=self.loader,
-            problems=partial(model_problems, configuration),
+            problems=model_problems,
             metrics=metrics,
             clock=clock,
             report=twin.report,
