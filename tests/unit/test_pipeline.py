@@ -170,7 +170,7 @@ class Line:
         self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
         configuration = settings.build(
-            {"id": "line-1", "sources": list(sources), "model": {"path": "even.onnx"}, "filter": {"rules": []}},
+            {"id": "line-1", "sources": [IMU], "model": {"path": "even.onnx"}, "filter": {"rules": []}},
             directory,
         )
         fetched = Fetched(references.parse("even.onnx"), directory / "even.onnx", "sha256:0", "1")
