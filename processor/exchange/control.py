@@ -309,10 +309,11 @@ class ModelControl:
         self.in_force, self.refused = in_force, ""
         self.revision += 1
         model = in_force.model
-        log.info(
-            "Model revision %d is in force: %s, sha256 %.12s…, wanted by the %s.",
-            self.revision, model.name, model.sha256, source,
-        )  # fmt: skip
+        if self.revision > 1:  # the first is the configuration's, which the log names anyway
+            log.info(
+                "Model revision %d is in force: %s, sha256 %.12s…, wanted by the %s.",
+                self.revision, model.name, model.sha256, source,
+            )  # fmt: skip
         failed = trial.raised + trial.not_finite
         if failed:
             log.warning(

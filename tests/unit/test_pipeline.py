@@ -261,9 +261,8 @@ class Line:
             fields=dict(fields),
         )
         model_keys = {"path": "even.onnx", "filter": {"rules": []}}
-        sources = [one.model_dump(exclude_unset=True, by_alias=True) for one in configured]
-        data = {"id": "line-1", "sources": sources, "models": {slot: model_keys}}
-        (own,) = settings.build(data | {"bridges": [{"type": "iothub", "edge": True}]}, self._directory).slots
+        data = {"id": "line-1", "sources": [IMU], "models": {slot: model_keys}}
+        (own,) = settings.build(data, self._directory).slots
         fetched = Fetched(references.parse("even.onnx"), self._directory / "even.onnx", "sha256:0", "1")
         in_force = InForce.of(Opened(own, model, fetched), None, "")
         models = ModelControl(own, in_force, state.meta("model"), SystemClock().wall(), wanted=None)
