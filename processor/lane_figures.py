@@ -31,7 +31,7 @@ class LaneFigures:
         """Begin at zero."""
         self._lane = lane
         self._metrics = metrics
-        self._scores = LastHour(clock)
+        self._hour = LastHour(clock)
         self._shadow = ShadowFigures(lane.name, metrics, clock)
         for name in ("windows", "context"):
             metrics.expect(name, lane.name)
@@ -54,7 +54,12 @@ class LaneFigures:
             if scores is not None and len(scores):
                 metrics.observe(lane.name, rule.name, scores)
         self._shadow.count(outcome.predictions)
-        self._scores.count(document, outcome.predictions, judgement.scores, judgement.reached)
+        self._hour.count(document, outcome.predictions, judgement.scores, judgement.reached)
+
+    def measure_minute(self) -> None:
+        """Count into the present minute how many windows there were, and how many were kept."""
+        names = ("windows", "accepted")
+        self._hour.take_totals({name: self._metrics.total(name, self._lane.name) for name in names})
 
     def refresh(self) -> None:
         """Bring the gauges up to date."""
@@ -95,5 +100,5 @@ class LaneFigures:
                 "complete": max(len(model.labels), len(lane.fields)) <= _NAMES_TOLD,
             },
             "shadow": self._shadow.told(lane.computation.shadow),
-            "last_hour": {"scores": self._scores.told()["scores"]},
+            "last_hour": self._hour.told(),
         }

@@ -285,6 +285,8 @@ class Reporting:
         totals = {name: self._metrics.total(name) for name in names}
         delivered = min((one.state.delivered for one in self._deliveries), default=0)  # by every bridge
         self._last_hour.take_totals({**totals, "delivered": delivered})
+        for figures in self._figures.values():
+            figures.measure_minute()
 
     def snapshot(self) -> dict[str, Any]:
         """Return counters, rates, score histograms, outbox, bridges and schedule, as on the metrics topic."""
@@ -321,6 +323,6 @@ class Reporting:
                 }
                 for one in self._deliveries
             },
-            "last_hour": self._last_hour.told() | one.get("last_hour", {}),
+            "last_hour": self._last_hour.told() | {"scores": one["last_hour"]["scores"] if one else []},
             **({} if models.keys() == {MODEL_SLOT} else {"models": models}),
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 
 class FilterState(msgspec.Struct, frozen=True):
@@ -175,6 +176,7 @@ class ModelMetrics(msgspec.Struct, frozen=True):
     schedule: ScheduleNow = msgspec.field(default_factory=ScheduleNow)
     model: ModelFacts = msgspec.field(default_factory=ModelFacts)
     shadow: Shadow | None = None
+    last_hour: LastHour = msgspec.field(default_factory=LastHour)
 
 
 class Metrics(msgspec.Struct, frozen=True):
@@ -201,3 +203,24 @@ class Metrics(msgspec.Struct, frozen=True):
     last_hour: LastHour = msgspec.field(default_factory=LastHour)
     models: dict[str, ModelMetrics] = {}
     """Where there are several, each; what stands above is then of the one named `default`, or a sum, or missing."""
+
+    def of(self, model: str) -> Metrics:
+        """Return these as if there were one model only, as far as they tell them apart."""
+        own = self.models.get(model)
+        if own is None:
+            return self
+        hour = LastHour({**self.last_hour.minutes, **own.last_hour.minutes}, own.last_hour.scores)
+        return replace(
+            self,
+            filter_revision=own.filter_revision,
+            counters={**self.counters, **own.counters},
+            streams=own.streams,
+            by_rule=own.by_rule,
+            by_label=own.by_label,
+            by_reason=own.by_reason,
+            schedule=own.schedule,
+            model=own.model,
+            shadow=own.shadow,
+            last_hour=hour,
+            models={},
+        )
