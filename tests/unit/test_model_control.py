@@ -15,8 +15,9 @@ from processor import settings
 from processor.document import parse
 from processor.errors import ConfigurationError, Problem
 from processor.exchange.beginning import _unfinished
-from processor.exchange.control import Change, InForce, ModelControl, digest_of_configuration
+from processor.exchange.control import ModelControl, digest_of_configuration
 from processor.exchange.document import wanted
+from processor.exchange.in_force import Change, InForce
 from processor.exchange.loader import Arrival, Away, Failed, Loaded, Moved, Request, Result, Unchanged
 from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
