@@ -26,8 +26,9 @@ from processor.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_MOST_ERRORS: Final = 100
 _MOST_LABELS: Final = 64
-"""Named in an answer."""
+"""Told in an answer."""
 
 
 class ModelControl:
@@ -286,7 +287,7 @@ class ModelControl:
                 "status": "rejected",
                 "source": source,
                 "sha256": digest,
-                "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
+                "errors": [{"path": problem.path, "message": problem.message} for problem in problems[:_MOST_ERRORS]],
             }
         )
 
