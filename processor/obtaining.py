@@ -126,10 +126,14 @@ def options_of(settings: Settings) -> Options:
     """Return how the configured model is fetched.
 
     Raises:
-        ModelError: the password's file cannot be read.
+        ModelError: a file that it names cannot be read.
     """
     registry = settings.model.registry
-    password = None
+    password, docker_config = None, dockers()
+    if registry.docker_config is not None:
+        docker_config = settings.path(registry.docker_config)
+        if not os.access(docker_config, os.R_OK):
+            raise ModelError(f"model.registry.docker_config: {docker_config} is not there, or may not be read")
     if registry.password_file is not None:
         path = settings.path(registry.password_file)
         try:
@@ -141,7 +145,7 @@ def options_of(settings: Settings) -> Options:
         timeout=registry.timeout / 1e9,
         username=registry.username,
         password=password,
-        docker_config=dockers() if registry.docker_config is None else settings.path(registry.docker_config),
+        docker_config=docker_config,
         identity=registry.identity,
         client_id=registry.client_id,
         ca=None if registry.ca is None else settings.path(registry.ca),

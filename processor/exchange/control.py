@@ -195,7 +195,10 @@ class ModelControl:
         except ConfigurationError as error:  # the configuration has changed since it was accepted
             self._reject(one.source, one.sha256, error.problems)
             return
-        self.pending = Request(one.source, settings, one.sha256, one.document, in_force=self.in_force.model.sha256)
+        now = self.in_force
+        self.pending = Request(
+            one.source, settings, one.sha256, one.document, in_force=now.model.sha256, measured=now.measured
+        )
         self._tell("loading", self.pending)
 
     def _wait_for(self, request: Request, reason: str) -> None:

@@ -529,7 +529,9 @@ def test_a_processor_runs_on_a_model_from_a_registry_and_starts_without_it(
     assert processor.stop() == 0
     registry.stop()
     processor.start()
-    assert f"The last model of {path} is used: {digest}." in processor.log()
+    processor.wait_for_log(
+        f"The model's path could not be looked at, the model in force stays: {registry.host} cannot be"
+    )
     assert processor.stop() == 0
 
 
