@@ -26,7 +26,6 @@ from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
 from processor.registry import references
 from processor.registry.fetched import Fetched
-from processor.settings import Slot
 from processor.types import Floats, OutputKind, Predictions
 
 BASE: dict[str, Any] = {
@@ -37,7 +36,7 @@ BASE: dict[str, Any] = {
 }
 
 
-def slot(base: dict[str, Any], directory: Path) -> Slot:
+def slot(base: dict[str, Any], directory: Path) -> settings.Slot:
     """Return the only slot of a configuration."""
     (found,) = settings.build(base, directory).slots
     return found
