@@ -18,8 +18,12 @@ from processor.settings import Slot
 LIVE: Final = ("path", "input", "output", "temperature", "refresh", "shadow")
 """Keys that a document may have; those that it leaves out are as in the configuration."""
 
+_MOST_KEYS: Final = 100
 _FIXED: Final = "only the configuration sets this, at a start; leave it out here"
 _WHY_FIXED: Final = {"window": "windows keep their readings when the model changes; " + _FIXED}
+
+_NOBODY: Final = {"username": None, "password_file": None, "identity": "none", "client_id": None}
+"""Credentials are shown to the configuration's own hosts alone: who may write a document must not have them sent."""
 
 
 def parse_model(payload: bytes, slot: Slot) -> dict[str, Any]:
@@ -39,6 +43,8 @@ def parse_model(payload: bytes, slot: Slot) -> dict[str, Any]:
     if not isinstance(data, dict):
         message = f"found {describe(data)}, expected a mapping with path: {{path: models/new.onnx}}"
         raise ConfigurationError([Problem("", message)])
+    if len(data) > _MOST_KEYS:
+        raise ConfigurationError([Problem("", f"found {len(data)} keys, expected only {', '.join(LIVE)}")])
     wanted(data, slot)
     return data
 
@@ -69,12 +75,26 @@ def wanted(document: Mapping[str, Any] | None, slot: Slot) -> Slot:
     if problems or section is None:
         raise ConfigurationError(problems)
     given = {key: getattr(section, key) for key in LIVE if key in document}
+    own = slot.model.shadow
+    hosts = _hosts(section.path, "" if shadow is None else shadow.path)
+    if not hosts <= _hosts(slot.model.path, "" if own is None else own.path):
+        given["registry"] = slot.model.registry.model_copy(update=_NOBODY)
     return replace(slot, model=slot.model.model_copy(update=given))
 
 
 def _is_allowed(path: str, slot: Slot) -> bool:
     """Whether a path leads elsewhere, or to a file in the configuration's folder or below."""
-    return references.is_remote(path) or slot.path(path).is_relative_to(slot.path("."))
+    if references.is_remote(path):
+        return True
+    try:
+        return slot.path(path).is_relative_to(slot.path("."))
+    except (OSError, RuntimeError, ValueError):  # links in a circle
+        return False
+
+
+def _hosts(*paths: str) -> set[str]:
+    """Return the registries and servers that paths lead to."""
+    return {references.parse(path).host for path in paths if references.is_remote(path)}
 
 
 def configured(slot: Slot) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import msgspec
 
 from processor import own_topics
 from processor.errors import Problem
-from processor.exchange.control import Change
+from processor.exchange.in_force import Change
 from processor.exchange.loader import Arrival, Away, Loader, Watch
 from processor.exchange.opening import Opened
 from processor.filter import FilterDocument

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -16,8 +18,9 @@ from processor import settings
 from processor.document import parse
 from processor.errors import ConfigurationError, Problem
 from processor.exchange.beginning import _unfinished
-from processor.exchange.control import Change, InForce, ModelControl, digest_of_configuration
+from processor.exchange.control import ModelControl, digest_of_configuration
 from processor.exchange.document import wanted
+from processor.exchange.in_force import Change, InForce
 from processor.exchange.loader import Arrival, Away, Failed, Loaded, Moved, Request, Result, Unchanged
 from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
@@ -25,15 +28,22 @@ from processor.registry import references
 from processor.registry.fetched import Fetched
 from processor.types import Floats, OutputKind, Predictions
 
-(SLOT,) = settings.build(
-    {
-        "id": "p",
-        "sources": [{"name": "s", "topics": ["t"], "fields": ["x"]}],
-        "model": {"path": "file.onnx"},
-        "filter": {},
-    },
-    Path("/nowhere"),
-).slots
+BASE: dict[str, Any] = {
+    "id": "p",
+    "sources": [{"name": "s", "topics": ["t"], "fields": ["x"]}],
+    "model": {"path": "file.onnx"},
+    "filter": {},
+}
+
+
+def slot(base: dict[str, Any], directory: Path) -> settings.Slot:
+    """Return the only slot of a configuration."""
+    (found,) = settings.build(base, directory).slots
+    return found
+
+
+SLOT = slot(BASE, Path("/nowhere"))
+KEYS = ["path", "input", "output", "temperature", "refresh", "shadow", "window", "labels", "kind", "mean", "sample"]
 DOCUMENTS = {
     "a": b"path: a.onnx",
     "b": b'{"path": "b.onnx", "refresh": "5m"}',
@@ -274,3 +284,53 @@ def test_what_a_document_leaves_out_is_the_configurations() -> None:
         "deeper/a.onnx", 2.0, None, ["x", "y"],
     )  # fmt: skip
     assert found.window == SLOT.model.window
+
+
+def registry_of(path: str, document: dict[str, Any]) -> str | None:
+    """Return as whom a document's model is fetched, where the configuration names a user for its own."""
+    model = {"path": path, "registry": {"username": "me", "password_file": "secret"}}
+    own = slot({**BASE, "model": model}, Path("/nowhere"))
+    return wanted(document, own).model.registry.username
+
+
+def test_credentials_are_shown_to_the_configurations_hosts_alone() -> None:
+    """Whoever may write a document could have them sent elsewhere."""
+    ours, theirs = "oci://registry.example:5000/a:1", "oci://elsewhere.example/a:1"
+    assert registry_of(ours, {"path": "oci://registry.example:5000/b:2"}) == "me"
+    assert registry_of(ours, {"path": theirs}) is None
+    assert registry_of(ours, {"path": "https://registry.example:5001/a.onnx"}) is None
+    assert registry_of(ours, {"path": ours, "shadow": {"path": theirs}}) is None
+    assert registry_of(ours, {"path": "a.onnx"}) == "me"
+    assert registry_of("a.onnx", {"path": theirs}) is None
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner),
+    max_leaves=12,
+)
+
+
+@given(
+    st.binary(max_size=60) | st.dictionaries(st.sampled_from(KEYS), PLAIN).map(lambda value: json.dumps(value).encode())
+)
+@example(b'{"path": "' + b"a/" * 3000 + b'"}')
+@example(b'{"path": "~nobody/../../etc/passwd"}')
+@example(json.dumps({f"k{number}": 1 for number in range(5000)}).encode())
+def test_no_document_upsets_it(payload: bytes) -> None:
+    """It is loaded, rejected with a reason, or empty; and the answer stays small."""
+    in_force = InForce.of(opened(SLOT, 0), None, "")
+    control = ModelControl(SLOT, in_force, None, 0, wanted=None)
+    control.offer(payload, repeated=False).install()
+    answer = control.answer
+    assert answer["status"] in ("loading", "rejected", "applied")
+    assert (answer["status"] == "rejected") == bool(answer["errors"])
+    assert len(json.dumps(answer)) < 100_000
+
+
+def test_links_in_a_circle_lead_nowhere(tmp_path: Path) -> None:
+    """They do not end the process."""
+    (tmp_path / "a.onnx").symlink_to(tmp_path / "b.onnx")
+    (tmp_path / "b.onnx").symlink_to(tmp_path / "a.onnx")
+    with pytest.raises(ConfigurationError):
+        wanted({"path": "a.onnx"}, slot(BASE, tmp_path))
