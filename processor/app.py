@@ -195,6 +195,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         seconds_per_message=_SECONDS_PER_IMAGE if any(one.format == "image" for one in settings.sources) else 0.0,
         max_delay=min(slot.model.batch.max_delay for slot in settings.slots) / NS,
     )
+    store.drop_other_slots()
     store.commit(
         Changes(
             meta={"age": age.memory(), "session": session.memory()},
