@@ -21,7 +21,7 @@ from processor.exchange.in_force import Change, InForce, Wanted
 from processor.exchange.loader import Arrival, Away, Failed, Kind, Loaded, Moved, Request, Result, Unchanged
 from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
-from processor.settings import Settings
+from processor.settings import Slot
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class ModelControl:
     """Decides which model is in force.
 
     Attributes:
-        settings: the configuration, with the windows that every model gets.
+        slot: the configuration's, with the windows that every model gets.
         in_force: the model that judges.
         revision: grows by one with each swap; persistent.
         pending: what the loader should be working on; None: nothing.
@@ -50,18 +50,18 @@ class ModelControl:
     """
 
     def __init__(
-        self, settings: Settings, in_force: InForce, kept: dict[str, Any] | None, now: int, *, wanted: Wanted | None
+        self, slot: Slot, in_force: InForce, kept: dict[str, Any] | None, now: int, *, wanted: Wanted | None
     ) -> None:
         """Start, or go on where an earlier run ended.
 
         Args:
-            settings: the configuration, with the windows that every model gets.
+            slot: the configuration's, with the windows that every model gets.
             in_force: the model, which fits the filter in force.
             kept: what `memory` returned last.
             now: wall time, ns since the Unix epoch.
             wanted: what was not loaded yet.
         """
-        self.settings = settings
+        self.slot = slot
         self.in_force = in_force
         self.revision = 0
         self.pending: Request | None = None
@@ -169,8 +169,8 @@ class ModelControl:
     def _become(self, later: ModelControl) -> None:
         self.__dict__.update(later.__dict__)
 
-    def _wish(self, document: dict[str, Any] | None) -> Settings:
-        return wanted(document, self.settings)
+    def _wish(self, document: dict[str, Any] | None) -> Slot:
+        return wanted(document, self.slot)
 
     def _consider(self, payload: bytes, digest: str, problems: Sequence[Problem], user: str | None) -> None:
         """Begin to load, or reject, a document that is new; what is under way for an older one is dropped."""
@@ -182,7 +182,7 @@ class ModelControl:
             self._reject("topic", digest, problems)
             return
         try:
-            document = parse_model(payload, self.settings)
+            document = parse_model(payload, self.slot)
         except ConfigurationError as error:
             self._reject("topic", digest, error.problems)
             return
@@ -199,7 +199,7 @@ class ModelControl:
 
     def _request_wanted(self, one: Wanted) -> None:
         try:
-            settings = self._wish(one.document)
+            slot = self._wish(one.document)
         except ConfigurationError as error:  # the configuration has changed since it was accepted
             self._reject(one.source, one.sha256, error.problems)
             return
@@ -208,7 +208,7 @@ class ModelControl:
             return
         now = self.in_force
         self.pending = Request(
-            one.source, settings, one.sha256, one.document, in_force=now.model.sha256, measured=now.measured
+            one.source, slot, one.sha256, one.document, in_force=now.model.sha256, measured=now.measured
         )
         self._tell("loading", self.pending)
 
@@ -246,7 +246,7 @@ class ModelControl:
         if request.is_lasting or isinstance(result, Failed):
             return False
         now, found = self.in_force, result.opened
-        return (found.model.sha256, configured(found.settings)) == (now.model.sha256, configured(now.settings))
+        return (found.model.sha256, configured(found.slot)) == (now.model.sha256, configured(now.slot))
 
     def _leave(self, result: Result) -> None:
         """Leave everything as it was before somebody looked again, where what was found is the same, or nothing."""
@@ -261,7 +261,7 @@ class ModelControl:
         found = result.problems if isinstance(result, Failed) else problems(result.opened)
         if isinstance(result, Loaded) and not found:
             document = request.document
-            sha256 = digest_of_configuration(self.settings) if document is None else request.sha256
+            sha256 = digest_of_configuration(self.slot) if document is None else request.sha256
             in_force = InForce.of(result.opened, document, sha256)
             self._put_in_force(in_force, request.kind, request.sha256, now, result.trial)
             return result.opened
@@ -304,7 +304,7 @@ class ModelControl:
         now = self.in_force
         return {
             "name": now.model.name,
-            "path": now.settings.model.path,
+            "path": now.slot.model.path,
             "sha256": now.model.sha256,
             "digest": now.fetched.digest,
             "kind": now.model.kind,
@@ -339,9 +339,9 @@ class ModelControl:
         }  # fmt: skip
 
 
-def digest_of_configuration(settings: Settings) -> str:
+def digest_of_configuration(slot: Slot) -> str:
     """Return the digest of what the configuration says of its model, as far as that may change."""
-    return hashlib.sha256(json.dumps(configured(settings), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(configured(slot), sort_keys=True).encode()).hexdigest()
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from processor.exchange.opening import Opened
 from processor.registry.fetched import Fetched
-from processor.settings import Settings
+from processor.settings import Slot
 from processor.shadow.timing import Kept
 from processor.types import OutputKind
 
@@ -30,7 +30,7 @@ class InForce:
 
     Attributes:
         model: what there is to say of it.
-        settings: the configuration with the model's own keys.
+        slot: the configuration's, with the model's own keys.
         fetched: the file that it was opened from.
         measured: what windows took in it and its shadow, and in earlier pairs.
         source: the configuration or an operator's document.
@@ -39,7 +39,7 @@ class InForce:
     """
 
     model: Facts
-    settings: Settings
+    slot: Slot
     fetched: Fetched
     measured: Sequence[Kept]
     source: ModelSource
@@ -52,7 +52,7 @@ class InForce:
         model = opened.model
         facts = Facts(model.name, model.sha256, model.kind, model.labels)
         source: ModelSource = "file" if document is None else "topic"
-        return cls(facts, opened.settings, opened.fetched, opened.measured, source, document, sha256)
+        return cls(facts, opened.slot, opened.fetched, opened.measured, source, document, sha256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
 from processor.registry import references
 from processor.registry.fetched import Fetched
+from processor.settings import Slot
 from processor.types import Floats, OutputKind, Predictions
 
 BASE: dict[str, Any] = {
@@ -33,7 +35,15 @@ BASE: dict[str, Any] = {
     "model": {"path": "file.onnx"},
     "filter": {},
 }
-SETTINGS = settings.build(BASE, Path("/nowhere"))
+
+
+def slot(base: dict[str, Any], directory: Path) -> Slot:
+    """Return the only slot of a configuration."""
+    (found,) = settings.build(base, directory).slots
+    return found
+
+
+SLOT = slot(BASE, Path("/nowhere"))
 KEYS = ["path", "input", "output", "temperature", "refresh", "shadow", "window", "labels", "kind", "mean", "sample"]
 DOCUMENTS = {
     "a": b"path: a.onnx",
@@ -63,7 +73,7 @@ class FakeModel:
         return Predictions(self.kind, self.labels, np.full((len(values), 2), 0.5), None)
 
 
-def opened(own: settings.Settings, version: int) -> Opened:
+def opened(own: settings.Slot, version: int) -> Opened:
     """Return what is at a path, after it was changed `version` times."""
     path = own.model.path
     fetched = Fetched(references.parse(path), Path(path), f"sha256:{path}", f"{path}-{version}")
@@ -92,8 +102,8 @@ class ModelChanges(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         """Start with nothing on disk."""
-        in_force = InForce.of(opened(SETTINGS, 0), None, digest_of_configuration(SETTINGS))
-        self.control = ModelControl(SETTINGS, in_force, None, 0, wanted=None)
+        in_force = InForce.of(opened(SLOT, 0), None, digest_of_configuration(SLOT))
+        self.control = ModelControl(SLOT, in_force, None, 0, wanted=None)
         self.disk = json.loads(json.dumps(self.control.memory()))
         self.last: str | None = None
         self.newest = "nothing"
@@ -116,11 +126,11 @@ class ModelChanges(RuleBasedStateMachine):
         """Begin again with what is on disk."""
         assert self.disk is not None
         before = self.disk["in_force"]
-        own = wanted(before["document"], SETTINGS)
+        own = wanted(before["document"], SLOT)
         version = int(before["model"].rpartition("-")[2])  # the copy that is kept
         in_force = InForce.of(opened(own, version), before["document"], before["sha256"])
         unfinished = _unfinished(self.disk, in_force)
-        self.control = ModelControl(SETTINGS, in_force, self.disk, 0, wanted=unfinished)
+        self.control = ModelControl(SLOT, in_force, self.disk, 0, wanted=unfinished)
         self.disk = json.loads(json.dumps(self.control.memory()))
 
     @property
@@ -172,7 +182,7 @@ class ModelChanges(RuleBasedStateMachine):
         if kind == "command":
             self.control.look_again("command")
         else:
-            path = self.control.in_force.settings.model.path
+            path = self.control.in_force.slot.model.path
             known = (self.control.in_force.fetched.version, self.control.refused)
             moved = f"{path}-{self.version}"
             change = self.control.arrive(Arrival("default", None, 0, Moved(moved)), 0, lambda _: ())
@@ -193,7 +203,7 @@ class ModelChanges(RuleBasedStateMachine):
         assert request is not None
         before = self.seen()
         said: Result
-        found = opened(request.settings, self.version)
+        found = opened(request.slot, self.version)
         if request.known == found.fetched.version:
             said = Unchanged()
         elif result in ("loaded", "misfit"):
@@ -230,7 +240,7 @@ class ModelChanges(RuleBasedStateMachine):
         if request is self.control.pending:
             return
         before = self.control.memory()
-        said = Loaded(opened(request.settings, self.version), Trial())
+        said = Loaded(opened(request.slot, self.version), Trial())
         change = self.control.arrive(Arrival("default", request, 0, said), 0, lambda _: ())
         assert (change.swap, change.memory) == (None, None)
         change.install()
@@ -268,7 +278,7 @@ TestModelChanges = ModelChanges.TestCase
 def test_everything_that_is_wrong_with_a_document_is_told() -> None:
     """Also keys that only a start can change, with their reason."""
     try:
-        wanted({"path": "../x.onnx", "window": {"size": 3}, "threads": 2, "colour": 1, "temperature": -1}, SETTINGS)
+        wanted({"path": "../x.onnx", "window": {"size": 3}, "threads": 2, "colour": 1, "temperature": -1}, SLOT)
     except ConfigurationError as error:
         found = {problem.path: problem.message for problem in error.problems}
     assert found.keys() == {"window", "threads", "colour", "temperature"}
@@ -277,20 +287,18 @@ def test_everything_that_is_wrong_with_a_document_is_told() -> None:
 
 def test_what_a_document_leaves_out_is_the_configurations() -> None:
     """And the keys that it has count, also those within a section."""
-    base = SETTINGS.model_copy(
-        update={"model": SETTINGS.model.model_copy(update={"temperature": 2.0, "refresh": 5})}
-    )  # fmt: skip
+    base = replace(SLOT, model=SLOT.model.model_copy(update={"temperature": 2.0, "refresh": 5}))
     found = wanted({"path": "deeper/a.onnx", "refresh": None, "output": {"labels": ["x", "y"]}}, base).model
     assert (found.path, found.temperature, found.refresh, found.output.labels) == (
         "deeper/a.onnx", 2.0, None, ["x", "y"],
     )  # fmt: skip
-    assert found.window == SETTINGS.model.window
+    assert found.window == SLOT.model.window
 
 
 def registry_of(path: str, document: dict[str, Any]) -> str | None:
     """Return as whom a document's model is fetched, where the configuration names a user for its own."""
     model = {"path": path, "registry": {"username": "me", "password_file": "secret"}}
-    own = settings.build({**BASE, "model": model}, Path("/nowhere"))
+    own = slot({**BASE, "model": model}, Path("/nowhere"))
     return wanted(document, own).model.registry.username
 
 
@@ -320,8 +328,8 @@ PLAIN = st.recursive(
 @example(json.dumps({f"k{number}": 1 for number in range(5000)}).encode())
 def test_no_document_upsets_it(payload: bytes) -> None:
     """It is loaded, rejected with a reason, or empty; and the answer stays small."""
-    in_force = InForce.of(opened(SETTINGS, 0), None, "")
-    control = ModelControl(SETTINGS, in_force, None, 0, wanted=None)
+    in_force = InForce.of(opened(SLOT, 0), None, "")
+    control = ModelControl(SLOT, in_force, None, 0, wanted=None)
     control.offer(payload, repeated=False).install()
     answer = control.answer
     assert answer["status"] in ("loading", "rejected", "applied")
@@ -334,4 +342,4 @@ def test_links_in_a_circle_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").symlink_to(tmp_path / "b.onnx")
     (tmp_path / "b.onnx").symlink_to(tmp_path / "a.onnx")
     with pytest.raises(ConfigurationError):
-        wanted({"path": "a.onnx"}, settings.build(BASE, tmp_path))
+        wanted({"path": "a.onnx"}, slot(BASE, tmp_path))

@@ -28,9 +28,9 @@ from tests.exchanging import FIELDS, raising_above, tilted
 PATIENCE = 20.0
 
 
-def configuration(folder: Path, **model: object) -> settings.Settings:
+def configuration(folder: Path, **model: object) -> settings.Slot:
     """Return a configuration of two fields in a folder."""
-    return settings.build(
+    (slot,) = settings.build(
         {
             "id": "p",
             "sources": [{"name": "s", "topics": ["t"], "fields": FIELDS}],
@@ -38,10 +38,11 @@ def configuration(folder: Path, **model: object) -> settings.Settings:
             "filter": {},
         },
         folder,
-    )
+    ).slots
+    return slot
 
 
-def request(own: settings.Settings, path: str, **more: object) -> Request:
+def request(own: settings.Slot, path: str, **more: object) -> Request:
     """Return what an operator wants."""
     document = {"path": path, **more}
     return Request("topic", wanted(document, own), "sha", document)
@@ -110,7 +111,7 @@ def test_what_is_away_is_tried_again_until_it_is_there(tmp_path: Path, monkeypat
         models.write(tilted(0.1), tmp_path, name)
     times = list[float]()
 
-    def away(own: settings.Settings, measured: Sequence[Kept], *, or_last_good: bool) -> object:
+    def away(own: settings.Slot, measured: Sequence[Kept], *, or_last_good: bool) -> object:
         times.append(time.monotonic())
         if len(times) < 5:
             raise ModelUnavailable(f"registry {len(times)} is away")
@@ -138,7 +139,7 @@ def test_a_newer_wish_replaces_one_that_waits_or_loads(tmp_path: Path, monkeypat
     models.write(tilted(0.1), tmp_path, "second")
     entered, go_on = threading.Event(), threading.Event()
 
-    def slow(own: settings.Settings, measured: Sequence[Kept], *, or_last_good: bool) -> object:
+    def slow(own: settings.Slot, measured: Sequence[Kept], *, or_last_good: bool) -> object:
         if own.model.path == "slow.onnx":
             entered.set()
             assert go_on.wait(PATIENCE)
@@ -169,7 +170,7 @@ def test_what_goes_wrong_as_nobody_expects_ends_neither_loader_nor_process(
     """It is said, and the next wish is carried out."""
     models.write(tilted(0.1), tmp_path, "second")
 
-    def strange(own: settings.Settings, measured: Sequence[Kept], *, or_last_good: bool) -> object:
+    def strange(own: settings.Slot, measured: Sequence[Kept], *, or_last_good: bool) -> object:
         if own.model.path == "strange.onnx":
             raise KeyError("layers")
         return open_wanted(own, measured, or_last_good=or_last_good)
