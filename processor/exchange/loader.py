@@ -227,6 +227,9 @@ class Loader:
             result = Failed(tuple(Problem(each.path.removeprefix("model."), each.message) for each in error.problems))
         except ModelError as error:
             result = Failed((Problem("path", str(error)),))
+        except Exception as error:  # what comes from elsewhere must not end the process
+            log.exception("A model could not be loaded, by an error that it should not have; please report it.")
+            result = Failed((Problem("path", f"it cannot be loaded: {type(error).__name__}: {error}"),))
         with self._news:
             if self._request is not request or self._window_size != window_size:
                 return
@@ -245,7 +248,7 @@ class Loader:
             return
         try:
             version = current_version(watch.slot)
-        except ModelError as error:
+        except Exception as error:  # noqa: BLE001 - as above; mostly a ModelError
             self.failures += 1
             if self._told != str(error):
                 self._told = str(error)

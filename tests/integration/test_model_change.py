@@ -308,3 +308,20 @@ def test_a_shadow_comes_and_goes_with_a_document(make_plant: MakePlant) -> None:
     plant.read(3)
     newest = max(plant.events(3), key=lambda event: str(event["time"]))["data"]
     assert (newest["model"]["name"], newest["selection"]["measure"]) == ("second", "disagreement")
+
+
+def test_a_model_that_ends_the_process_does_so_three_times_and_not_for_ever(make_plant: MakePlant) -> None:
+    """As one does that takes all the memory; then it is rejected, until it is published again."""
+    plant = make_plant()
+    with held(plant.folder / "heavy.onnx"):
+        plant.topic.publish(path="heavy.onnx")
+        for _ in range(3):
+            plant.topic.wait_for("loading")
+            plant.processor.kill()
+            plant.processor.start()
+        answer = plant.topic.wait_for("rejected")
+        assert "the process ended 3 times while this was loaded" in answer["errors"][0]["message"]
+        plant.read(1)
+        assert names(plant.events(1)) == ["first"]
+        plant.topic.publish(path="heavy.onnx")
+        plant.topic.wait_for("loading")

@@ -164,6 +164,28 @@ def test_a_newer_wish_replaces_one_that_waits_or_loads(tmp_path: Path, monkeypat
             assert taking.loader.take() is None
 
 
+def test_what_goes_wrong_as_nobody_expects_ends_neither_loader_nor_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and the next wish is carried out."""
+    models.write(tilted(0.1), tmp_path, "second")
+
+    def strange(own: settings.Slot, measured: Sequence[Kept], *, or_last_good: bool) -> object:
+        if own.model.path == "strange.onnx":
+            raise KeyError("layers")
+        return open_wanted(own, measured, or_last_good=or_last_good)
+
+    monkeypatch.setattr("processor.exchange.loader.open_wanted", strange)
+    own = configuration(tmp_path)
+    with running() as taking:
+        taking.loader.ask(request(own, "strange.onnx"), 1)
+        result = taking.next().result
+        assert isinstance(result, Failed)
+        assert [str(problem) for problem in result.problems] == ["path: it cannot be loaded: KeyError: 'layers'"]
+        taking.loader.ask(request(own, "second.onnx"), 1)
+        assert isinstance(taking.next().result, Loaded)
+
+
 def test_only_another_model_is_loaded_for_who_looks_again(tmp_path: Path) -> None:
     """A file that is as it was is not opened."""
     models.write(tilted(0.1), tmp_path, "first")
