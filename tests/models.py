@@ -357,3 +357,30 @@ def regression() -> onnx.ModelProto:
     readings, _ = _train()
     fitted = LinearRegression().fit(readings, readings @ np.array([[10.0], [-20.0], [5.0]]))
     return _converted(fitted)
+
+
+def widening() -> onnx.ModelProto:
+    """Return one that gives two numbers for a reading of two channels (NC), three where the first is over a billion."""
+    return graph(
+        """widening (float[N, 2] x) => (float[N, M] y)
+        <int64[1] start = {0}, int64[1] one = {1}, int64[1] axis = {1}, float billion = {1000000000}>
+        {
+            first = Slice (x, start, one, axis)
+            large = Greater (first, billion)
+            number = Cast <to = 7> (large)
+            most = ReduceMax <keepdims = 0> (number)
+            columns = Reshape (most, one)
+            end = Add (columns, one)
+            zero = Sub (one, one)
+            again = Slice (x, zero, columns, axis)
+            y = Concat <axis = 1> (x, again)
+        }"""
+    )
+
+
+def empty() -> onnx.ModelProto:
+    """Return one that gives no number for a reading of two channels (NC)."""
+    return graph(
+        """empty (float[N, 2] x) => (float[N, M] y) <int64[1] none = {0}, int64[1] axis = {1}>
+        { y = Slice (x, none, none, axis) }"""
+    )

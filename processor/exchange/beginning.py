@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from processor.assembly import Answers, filter_problems, legacy_problems
 from processor.control import FilterControl
 from processor.errors import ConfigurationError, ModelError, Problem
-from processor.exchange.control import InForce, ModelControl, Wanted, digest_of_configuration
+from processor.exchange.control import ModelControl
 from processor.exchange.document import wanted, with_windows_of
+from processor.exchange.in_force import InForce, Wanted, digest_of_configuration
 from processor.exchange.opening import Opened, open_kept, open_wanted
 from processor.filter import FilterDocument, validate_filter
 from processor.obtaining import obtain, obtain_last

@@ -7,80 +7,28 @@ Nothing here loads a model, publishes or writes: each change is proposed first, 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 from processor.errors import ConfigurationError, Problem
 from processor.events import timestamp
 from processor.exchange.document import configured, parse_model, wanted
+from processor.exchange.in_force import InForce, Wanted, digest_of_configuration
 from processor.exchange.loader import Arrival, Away, Failed, Kind, Loaded, Moved, Request, Result, Unchanged
 from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
-from processor.registry.fetched import Fetched
 from processor.settings import Settings
-from processor.shadow.timing import Kept
-from processor.types import OutputKind
 
 log = logging.getLogger(__name__)
 
-ModelSource = Literal["file", "topic"]
-
 _MOST_LABELS: Final = 64
 """Named in an answer."""
-
-
-class Facts(NamedTuple):
-    """What there is to say of a model; the model itself would hold its memory."""
-
-    name: str
-    sha256: str
-    kind: OutputKind
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """The model that judges, and who wanted it.
-
-    Attributes:
-        model: what there is to say of it.
-        settings: the configuration with the model's own keys.
-        fetched: the file that it was opened from.
-        measured: what windows took in it and its shadow, and in earlier pairs.
-        source: the configuration or an operator's document.
-        document: the latter; None: there is none.
-        sha256: of the document as it came; that of the configuration's keys where there is none.
-    """
-
-    model: Facts
-    settings: Settings
-    fetched: Fetched
-    measured: Sequence[Kept]
-    source: ModelSource
-    document: dict[str, Any] | None
-    sha256: str
-
-    @classmethod
-    def of(cls, opened: Opened, document: dict[str, Any] | None, sha256: str) -> InForce:
-        """Return a model that was opened for a document, or for the configuration."""
-        model = opened.model
-        facts = Facts(model.name, model.sha256, model.kind, model.labels)
-        source: ModelSource = "file" if document is None else "topic"
-        return cls(facts, opened.settings, opened.fetched, opened.measured, source, document, sha256)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A document that was accepted before the last restart, and whose model was not loaded yet."""
-
-    source: ModelSource
-    document: dict[str, Any] | None
-    sha256: str
+_MOST_STARTS: Final = 5
+"""So often in a row a process may end while it loads the same model, before that is taken for the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +79,7 @@ class ModelControl:
         self.refused = ""
         self._seen = ""  # digest of the topic's last document
         self._settled: dict[str, Any] = {}  # the last answer that was no interim one
+        self._starts = 0  # in a row that have found the same model still to be loaded, and not said to be away
         if kept is not None:
             self._seen, self.revision, self._settled = kept["seen"], kept["revision"], kept["answer"]
         if kept is None or (kept["in_force"]["source"], kept["in_force"]["model"]) != (
@@ -140,7 +89,7 @@ class ModelControl:
         self._settled = self._settled | {"active": self._told(), "active_source": in_force.source}
         self.answer = self._settled
         if wanted is not None:
-            self._request_wanted(wanted)
+            self._go_on(wanted, 1 + (0 if kept is None else kept.get("starts", 0)))
 
     def offer(
         self, payload: bytes, *, repeated: bool, problems: Sequence[Problem] = (), user: str | None = None
@@ -171,9 +120,14 @@ class ModelControl:
         """
         now = self.in_force
         self.refused = version or self.refused  # until it is loaded
+        try:
+            settings = self._wish(now.document)
+        except ConfigurationError as error:  # a link may lead out of the configuration's folder now
+            self._reject(kind, now.sha256, error.problems)
+            return
         self.pending = Request(
             kind,
-            self._wish(now.document),
+            settings,
             now.sha256,
             now.document,
             known=now.fetched.version,
@@ -200,8 +154,9 @@ class ModelControl:
         later = copy(self)
         if isinstance(result, Away) and request.is_lasting:
             later._wait_for(request, result.reason)  # noqa: SLF001 - a copy of ourselves
-            return Change(None, None, lambda: self._become(later))
-        later.pending = None
+            later._starts = 0  # noqa: SLF001 - as above
+            return Change(None, later.memory() if self._starts else None, lambda: self._become(later))
+        later.pending, later._starts = None, 0  # noqa: SLF001 - as above
         if isinstance(result, Unchanged | Away) or self._is_same(request, result):
             later._leave(result)  # noqa: SLF001 - as above
             return Change(None, later.memory(), lambda: self._become(later))
@@ -216,6 +171,7 @@ class ModelControl:
             "revision": self.revision,
             "seen": self._seen,
             "answer": self._settled,
+            "starts": self._starts,
             "in_force": {
                 "source": now.source,
                 "document": now.document,
@@ -235,7 +191,7 @@ class ModelControl:
 
     def _consider(self, payload: bytes, digest: str, problems: Sequence[Problem], user: str | None) -> None:
         """Begin to load, or reject, a document that is new; what is under way for an older one is dropped."""
-        self._seen, self.pending = digest, None
+        self._seen, self.pending, self._starts = digest, None, 0
         if not payload.strip() and not problems:
             self._return_to_file(digest)
             return
@@ -257,6 +213,15 @@ class ModelControl:
         else:
             log.info("The topic's model was removed: the configuration's is loaded.")
             self._request_wanted(Wanted("file", None, digest))
+
+    def _go_on(self, one: Wanted, starts: int) -> None:
+        """Load what an earlier run was loading, unless it is that which ends us."""
+        if starts > _MOST_STARTS:
+            message = f"the processor ended {_MOST_STARTS} times in a row while it loaded this model: publish it again "
+            self._reject(one.source, one.sha256, [Problem("path", message + "to have it tried once more")])
+        else:
+            self._starts = starts
+            self._request_wanted(one)
 
     def _request_wanted(self, one: Wanted) -> None:
         try:
@@ -368,11 +333,6 @@ class ModelControl:
         self.answer = self._settled | {
             "status": status, "source": request.kind, "sha256": request.sha256, "errors": errors
         }  # fmt: skip
-
-
-def digest_of_configuration(settings: Settings) -> str:
-    """Return the digest of what the configuration says of its model, as far as that may change."""
-    return hashlib.sha256(json.dumps(configured(settings), sort_keys=True).encode()).hexdigest()
 
 
 def _nothing() -> None:

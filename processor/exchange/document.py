@@ -65,6 +65,9 @@ def wanted(document: Mapping[str, Any] | None, settings: Settings) -> Settings:
         if one is not None and not _is_allowed(one.path, settings):
             message = f"found {describe(one.path)}, expected a file in the configuration's folder or below it"
             problems.append(Problem(key, message))
+        if one is not None and not _may_have_password(one.path, settings):
+            message = f"found {describe(one.path)}, and the configuration's user name and password are for another host"
+            problems.append(Problem(key, f"{message}; credentials for several hosts belong in Docker's configuration"))
     if problems or section is None:
         raise ConfigurationError(problems)
     given = {key: getattr(section, key) for key in LIVE if key in document}
@@ -74,6 +77,15 @@ def wanted(document: Mapping[str, Any] | None, settings: Settings) -> Settings:
 def _is_allowed(path: str, settings: Settings) -> bool:
     """Whether a path leads elsewhere, or to a file in the configuration's folder or below."""
     return references.is_remote(path) or settings.path(path).is_relative_to(settings.path("."))
+
+
+def _may_have_password(path: str, settings: Settings) -> bool:
+    """Whether a host may be given the configured password: who writes on the topic must not have it sent elsewhere."""
+    if settings.model.registry.username is None:
+        return True
+    shadow = settings.model.shadow
+    own = {references.parse(one.path).host for one in (settings.model, shadow) if one is not None} - {""}
+    return not own or references.parse(path).host in {"", *own}
 
 
 def configured(settings: Settings) -> dict[str, Any]:

@@ -37,6 +37,8 @@ _MOST_TRIALS: Final = 48
 _FEWEST_TRIALS: Final = 6
 _LARGEST_CALL_BYTES: Final = 8 * 1024 * 1024
 """Of windows in one call, as float64."""
+_LARGEST_FIXED_BYTES: Final = 1 << 30
+"""The same of a model that is fixed to its number of rows."""
 
 
 class _Runner:
@@ -44,11 +46,13 @@ class _Runner:
 
     Attributes:
         keys: of the output where it is a sequence of maps, in the order of the columns; known after the first call.
+        columns: how many numbers it gives for a window; 0: not known before the first call.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, model_input: ModelInput, output: Tensor) -> None:
         """Remember what every call needs."""
         self.keys: tuple[Key, ...] | None = None
+        self.columns = 0
         self._session = session
         self._input = model_input
         self._outputs = [output.name]
@@ -63,7 +67,12 @@ class _Runner:
             raise ModelError(f"the model failed on {windows}: {reason(error)}") from error
         if self.keys is None:
             self.keys = map_keys(raw)
-        return read_columns(raw, self.keys, len(values))
+        answers = read_columns(raw, self.keys, len(values))
+        columns = answers.shape[1]
+        if columns != (self.columns or columns):
+            raise ModelError(f"the model gave {columns} numbers for a window, where it had given {self.columns}")
+        self.columns = columns
+        return answers
 
 
 class OnnxModel:
@@ -206,15 +215,16 @@ def load_model(
     """
     sha256, size = _digest(path)
     session, provider = open_session(path, threads=threads, providers=providers, custom_ops=custom_ops)
+    inputs, outputs, metadata = _declared(path, session)
     problems: list[Problem] = []
     with _collecting(problems):
-        inputs = _tensors(session.get_inputs())
         feed = Feed(window_size, channels, tuple(fields), image)
         model_input = fit_input(path.name, inputs, feed, name=input_name, layout=layout, mean=mean, std=std)
     with _collecting(problems):
-        output = choose_output(path.name, _tensors(session.get_outputs()), output_name)
+        output = choose_output(path.name, outputs, output_name)
     if problems:
         raise ModelMisfit(problems)
+    _check_fixed_rows(path.name, model_input)
 
     runner = _Runner(session, model_input, output.tensor)
     at_once = max(1, _LARGEST_CALL_BYTES // (8 * model_input.values_per_window))
@@ -229,7 +239,7 @@ def load_model(
         reading,
         columns,
         configured=labels,
-        metadata=session.get_modelmeta().custom_metadata_map,
+        metadata=metadata,
         keys=runner.keys,
     )
     return OnnxModel(
@@ -267,8 +277,8 @@ def read_declared(path: Path, *, custom_ops: Sequence[Path] = ()) -> Declared:
     """
     sha256, _ = _digest(path)
     session, _ = open_session(path, custom_ops=custom_ops)
-    inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
-    return Declared(tuple(inputs), tuple(outputs), session.get_modelmeta().custom_metadata_map, sha256)
+    inputs, outputs, metadata = _declared(path, session)
+    return Declared(tuple(inputs), tuple(outputs), metadata, sha256)
 
 
 def fit_problems(load: Callable[[], object]) -> tuple[Problem, ...]:
@@ -309,6 +319,27 @@ def _digest(path: Path) -> tuple[str, int]:
     if size == 0:
         raise ModelError(f"the model {path} is empty: give the path of an ONNX file")
     return digest.hexdigest(), size
+
+
+def _declared(
+    path: Path, session: onnxruntime.InferenceSession
+) -> tuple[list[Tensor], list[Tensor], Mapping[str, str]]:
+    """Return a model's inputs, outputs and metadata."""
+    try:
+        inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
+        return inputs, outputs, session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is no ONNX model that can be read: a name in it is no UTF-8 ({error})") from error
+
+
+def _check_fixed_rows(file: str, model_input: ModelInput) -> None:
+    """Refuse a model that is fixed to so many rows that one call would take the machine's memory."""
+    rows = model_input.rows or 1
+    if 8 * rows * model_input.values_per_window > _LARGEST_FIXED_BYTES:
+        message = (
+            f"the batch dimension of {file} is fixed to {rows}, which takes too much memory: export it with a free one"
+        )
+        raise ModelMisfit([Problem("model.path", message)])
 
 
 def _tensors(arguments: Sequence[onnxruntime.NodeArg]) -> list[Tensor]:

@@ -21,8 +21,9 @@ from processor.control import FilterControl
 from processor.decoders import decoder
 from processor.errors import ModelMisfit, Problem
 from processor.exchange.beginning import model_problems
-from processor.exchange.control import InForce, ModelControl
+from processor.exchange.control import ModelControl
 from processor.exchange.exchange import Exchange
+from processor.exchange.in_force import InForce
 from processor.exchange.loader import Loader
 from processor.exchange.opening import Opened
 from processor.filter import FilterDocument, validate_filter
