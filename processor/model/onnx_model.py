@@ -28,6 +28,7 @@ from processor.model.outputs import (
 )
 from processor.model.session import Provider, ProviderName, open_session, reason
 from processor.model.speed import LARGEST_AUTO, fastest, measure
+from processor.model.underway import LONGEST, Call
 from processor.sections import Layout
 from processor.types import Array, Floats, OutputKind, Predictions
 
@@ -56,12 +57,16 @@ class _Runner:
         self._session = session
         self._input = model_input
         self._outputs = [output.name]
+        self._call = Call()
 
     def __call__(self, values: Array) -> Floats:
         """Return (W, K) numbers for W windows; raises ModelError."""
+        if self._call.was_ended:
+            raise ModelError(f"the model gave no answer within {LONGEST:g} s")
         arranged = self._input.arrange(values)
         try:
-            (raw,) = self._session.run(self._outputs, {self._input.tensor.name: arranged})
+            with self._call:
+                (raw,) = self._session.run(self._outputs, {self._input.tensor.name: arranged}, self._call.options)
         except Exception as error:  # onnxruntime's errors have no other base in common
             windows = "1 window" if len(values) == 1 else f"{len(values)} windows"
             raise ModelError(f"the model failed on {windows}: {reason(error)}") from error
