@@ -70,7 +70,7 @@ class WindowSize:
         now = self._computation.model
         then, shadow = self._open_models(size)
         if then.sha256 != now.sha256:
-            message = "the model's file has changed since it was loaded; restart the processor"
+            message = "the model's file has changed since it was loaded; have it loaded with the command reload_model"
             raise ModelMisfit([Problem("model.path", message)])
         if (then.kind, then.labels) != (now.kind, now.labels):
             message = f"with windows of {size} readings the model's output is read as {then.kind}, not as {now.kind}"

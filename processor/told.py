@@ -163,6 +163,20 @@ class LastHour(msgspec.Struct, frozen=True):
     scores: list[RuleScores] = []
 
 
+class ModelMetrics(msgspec.Struct, frozen=True):
+    """What a processor with several models says about one of them."""
+
+    filter_revision: int = 0
+    counters: dict[str, float] = {}
+    streams: int = 0
+    by_rule: dict[str, int] = {}
+    by_label: dict[str, int] = {}
+    by_reason: dict[str, int] = {}
+    schedule: ScheduleNow = msgspec.field(default_factory=ScheduleNow)
+    model: ModelFacts = msgspec.field(default_factory=ModelFacts)
+    shadow: Shadow | None = None
+
+
 class Metrics(msgspec.Struct, frozen=True):
     """A processor's metrics; on `metrics`."""
 
@@ -185,3 +199,5 @@ class Metrics(msgspec.Struct, frozen=True):
     model: ModelFacts = msgspec.field(default_factory=ModelFacts)
     shadow: Shadow | None = None
     last_hour: LastHour = msgspec.field(default_factory=LastHour)
+    models: dict[str, ModelMetrics] = {}
+    """Where there are several, each; what stands above is then of the one named `default`, or a sum, or missing."""

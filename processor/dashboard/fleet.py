@@ -13,7 +13,7 @@ import msgspec
 
 from processor.allowance import Allowance
 from processor.dashboard.samples import Letter, Sample, read_letter, read_sample
-from processor.told import FilterState, History, Metrics, Revision
+from processor.told import FilterState, History, Metrics, ModelState, Revision
 from processor.types import Message
 
 _MOST: Final = 1000
@@ -23,7 +23,7 @@ _LETTERS: Final = 20
 _PER_SECOND: Final = 4.0
 """Samples, and dead letters, of a processor that are looked at; in a burst as many as are kept."""
 
-TOPICS: Final = (("status", 1), ("filter/state", 1), ("filter/history", 1), ("metrics", 0))
+TOPICS: Final = (("status", 1), ("filter/state", 1), ("filter/history", 1), ("model/state", 1), ("metrics", 0))
 """What tells of a processor, with the QoS to ask for."""
 STREAMS: Final = (("accepted/#", 0), ("deadletter", 0))
 """What may come at any rate; a part of it is enough."""
@@ -44,6 +44,7 @@ class Processor:
         every: seconds between the last two that came while we listened; 0: not known yet.
         filter: the last answer to a filter.
         revisions: the last filters, newest first.
+        model: the last answer to a model.
         samples: some of those kept lately, newest first.
         letters: some of the messages that could not be processed, newest first.
     """
@@ -56,6 +57,7 @@ class Processor:
     every: float = 0.0
     filter: FilterState | None = None
     revisions: tuple[Revision, ...] = ()
+    model: ModelState | None = None
     samples: tuple[Sample, ...] = ()
     letters: tuple[Letter, ...] = ()
 
@@ -141,6 +143,8 @@ def _told(before: Processor, rest: str, message: Message, now: float) -> dict[st
         told = {"filter": state}
     elif rest == "filter/history" and (history := _decoded(message, History)):
         told = {"revisions": tuple(history.revisions)}
+    elif rest == "model/state" and (model := _decoded(message, ModelState)):
+        told = {"model": model}
     elif rest == "deadletter" and (letter := read_letter(message.payload)):
         told = {"letters": (letter, *before.letters)[:_LETTERS]}
     elif rest.startswith("accepted/") and (sample := read_sample(message.payload)):

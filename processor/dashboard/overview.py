@@ -67,7 +67,7 @@ def build(view: View) -> Look:
         schedule.set_content(_schedule(view, metrics))
         kept.set_content(_kept(metrics))
         beside.set_visibility(metrics.shadow is not None)
-        shadow.set_content(_shadow(metrics.shadow))
+        shadow.set_content(shadow_card(metrics.shadow))
         bands()
 
     return look
@@ -89,12 +89,21 @@ def _figures(view: View, metrics: Metrics) -> str:
         ("Streams", words.count(metrics.streams), ""),
         ("Outbox", outbox, "warning" if any(metrics.outbox.lost.values()) else ""),
         ("Filter", f"{metrics.filter_revision or '—'} <small>revision</small>", ""),
+        ("Model", _model(view, metrics), ""),
         ("Bridges", f'<span class="chips">{chips or "none"}</span>', ""),
     ]
     if metrics.version:
         up = words.span(metrics.uptime_seconds)
         parts.append(("Running for", f"{up} <small>version {escape(metrics.version)}</small>", ""))
     return tiles_of(parts)
+
+
+def _model(view: View, metrics: Metrics) -> str:
+    """Return which model judges; its SHA-256 for who looks closer."""
+    state = view.record.model
+    name, sha256 = metrics.model.name, metrics.model.sha256
+    revision = f" <small>revision {state.revision}</small>" if state is not None else ""
+    return f'<span title="SHA-256 {escape(sha256)}">{escape(name) or "—"}</span>{revision}'
 
 
 def _hour(metrics: Metrics) -> str:
@@ -143,7 +152,7 @@ def _kept(metrics: Metrics) -> str:
     return "".join(drawn) or '<p class="muted">Nothing yet.</p>'
 
 
-def _shadow(shadow: Shadow | None) -> str:
+def shadow_card(shadow: Shadow | None) -> str:
     """Return how a second model agrees with the model."""
     if shadow is None:
         return ""

@@ -159,10 +159,13 @@ def _kept_none_of(minutes: Mapping[str, list[int]]) -> int:
 
 
 def _rejected(processor: Processor) -> Iterator[Problem]:
-    state = processor.filter
-    if state is not None and state.status == "rejected":
+    for kind, state in (("filter", processor.filter), ("model", processor.model)):
+        if state is None or state.status not in ("rejected", "waiting"):
+            continue
         errors = errors_of(state)
         first = f": {errors[0].rstrip('.')}" if errors else ""
         others = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
         stays = f"Revision {state.revision} stays in force."
-        yield Problem(Level.WARNING, f"The last filter, from the {state.source}, was rejected{first}{others}. {stays}")
+        became = "was rejected" if state.status == "rejected" else "cannot be had now, and is tried again"
+        level = Level.WARNING if state.status == "rejected" else Level.NOTICE
+        yield Problem(level, f"The last {kind}, from the {state.source}, {became}{first}{others}. {stays}")

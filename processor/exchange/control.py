@@ -7,52 +7,37 @@ Nothing here loads a model, publishes or writes: each change is proposed first, 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from processor.errors import ConfigurationError, Problem
 from processor.events import timestamp
 from processor.exchange.document import configured, parse_model, wanted
-from processor.exchange.in_force import InForce, Wanted, digest_of_configuration
+from processor.exchange.in_force import Change, InForce, Wanted
 from processor.exchange.loader import Arrival, Away, Failed, Kind, Loaded, Moved, Request, Result, Unchanged
 from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
-from processor.settings import Settings
+from processor.settings import Slot
 
 log = logging.getLogger(__name__)
 
+_MOST_ERRORS: Final = 100
 _MOST_LABELS: Final = 64
-"""Named in an answer."""
+"""Told in an answer."""
 _MOST_STARTS: Final = 5
 """So often in a row a process may end while it loads the same model, before that is taken for the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What becomes of something, once `install` is called.
-
-    Attributes:
-        swap: the model that is to be in force; None: the one that is.
-        memory: what has to be on disk first; None when that is there already.
-        install: makes it so.
-        rejected: whether something is rejected by it.
-    """
-
-    swap: Opened | None
-    memory: dict[str, Any] | None
-    install: Callable[[], None]
-    rejected: bool = False
 
 
 class ModelControl:
     """Decides which model is in force.
 
     Attributes:
-        settings: the configuration, with the windows that every model gets.
+        slot: the configuration's, with the windows that every model gets.
         in_force: the model that judges.
         revision: grows by one with each swap; persistent.
         pending: what the loader should be working on; None: nothing.
@@ -61,18 +46,18 @@ class ModelControl:
     """
 
     def __init__(
-        self, settings: Settings, in_force: InForce, kept: dict[str, Any] | None, now: int, *, wanted: Wanted | None
+        self, slot: Slot, in_force: InForce, kept: dict[str, Any] | None, now: int, *, wanted: Wanted | None
     ) -> None:
         """Start, or go on where an earlier run ended.
 
         Args:
-            settings: the configuration, with the windows that every model gets.
+            slot: the configuration's, with the windows that every model gets.
             in_force: the model, which fits the filter in force.
             kept: what `memory` returned last.
             now: wall time, ns since the Unix epoch.
             wanted: what was not loaded yet.
         """
-        self.settings = settings
+        self.slot = slot
         self.in_force = in_force
         self.revision = 0
         self.pending: Request | None = None
@@ -121,13 +106,13 @@ class ModelControl:
         now = self.in_force
         self.refused = version or self.refused  # until it is loaded
         try:
-            settings = self._wish(now.document)
+            slot = self._wish(now.document)
         except ConfigurationError as error:  # a link may lead out of the configuration's folder now
             self._reject(kind, now.sha256, error.problems)
             return
         self.pending = Request(
             kind,
-            settings,
+            slot,
             now.sha256,
             now.document,
             known=now.fetched.version,
@@ -186,8 +171,8 @@ class ModelControl:
     def _become(self, later: ModelControl) -> None:
         self.__dict__.update(later.__dict__)
 
-    def _wish(self, document: dict[str, Any] | None) -> Settings:
-        return wanted(document, self.settings)
+    def _wish(self, document: dict[str, Any] | None) -> Slot:
+        return wanted(document, self.slot)
 
     def _consider(self, payload: bytes, digest: str, problems: Sequence[Problem], user: str | None) -> None:
         """Begin to load, or reject, a document that is new; what is under way for an older one is dropped."""
@@ -199,7 +184,7 @@ class ModelControl:
             self._reject("topic", digest, problems)
             return
         try:
-            document = parse_model(payload, self.settings)
+            document = parse_model(payload, self.slot)
         except ConfigurationError as error:
             self._reject("topic", digest, error.problems)
             return
@@ -225,11 +210,14 @@ class ModelControl:
 
     def _request_wanted(self, one: Wanted) -> None:
         try:
-            settings = self._wish(one.document)
+            slot = self._wish(one.document)
         except ConfigurationError as error:  # the configuration has changed since it was accepted
             self._reject(one.source, one.sha256, error.problems)
             return
-        self.pending = Request(one.source, settings, one.sha256, one.document, in_force=self.in_force.model.sha256)
+        now = self.in_force
+        self.pending = Request(
+            one.source, slot, one.sha256, one.document, in_force=now.model.sha256, measured=now.measured
+        )
         self._tell("loading", self.pending)
 
     def _wait_for(self, request: Request, reason: str) -> None:
@@ -243,7 +231,7 @@ class ModelControl:
         if request.is_lasting or isinstance(result, Failed):
             return False
         now, found = self.in_force, result.opened
-        return (found.model.sha256, configured(found.settings)) == (now.model.sha256, configured(now.settings))
+        return (found.model.sha256, configured(found.slot)) == (now.model.sha256, configured(now.slot))
 
     def _leave(self, result: Result) -> None:
         """Leave everything as it was before somebody looked again, where what was found is the same, or nothing."""
@@ -258,7 +246,7 @@ class ModelControl:
         found = result.problems if isinstance(result, Failed) else problems(result.opened)
         if isinstance(result, Loaded) and not found:
             document = request.document
-            sha256 = digest_of_configuration(self.settings) if document is None else request.sha256
+            sha256 = digest_of_configuration(self.slot) if document is None else request.sha256
             in_force = InForce.of(result.opened, document, sha256)
             self._put_in_force(in_force, request.kind, request.sha256, now, result.trial)
             return result.opened
@@ -271,10 +259,11 @@ class ModelControl:
         self.in_force, self.refused = in_force, ""
         self.revision += 1
         model = in_force.model
-        log.info(
-            "Model revision %d is in force: %s, sha256 %.12s…, wanted by the %s.",
-            self.revision, model.name, model.sha256, source,
-        )  # fmt: skip
+        if self.revision > 1:  # the first is the configuration's, which the log names anyway
+            log.info(
+                "Model revision %d is in force: %s, sha256 %.12s…, wanted by the %s.",
+                self.revision, model.name, model.sha256, source,
+            )  # fmt: skip
         failed = trial.raised + trial.not_finite
         if failed:
             log.warning(
@@ -300,7 +289,7 @@ class ModelControl:
         now = self.in_force
         return {
             "name": now.model.name,
-            "path": now.settings.model.path,
+            "path": now.slot.model.path,
             "sha256": now.model.sha256,
             "digest": now.fetched.digest,
             "kind": now.model.kind,
@@ -320,7 +309,7 @@ class ModelControl:
                 "status": "rejected",
                 "source": source,
                 "sha256": digest,
-                "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
+                "errors": [{"path": problem.path, "message": problem.message} for problem in problems[:_MOST_ERRORS]],
             }
         )
 
@@ -333,6 +322,11 @@ class ModelControl:
         self.answer = self._settled | {
             "status": status, "source": request.kind, "sha256": request.sha256, "errors": errors
         }  # fmt: skip
+
+
+def digest_of_configuration(slot: Slot) -> str:
+    """Return the digest of what the configuration says of its model, as far as that may change."""
+    return hashlib.sha256(json.dumps(configured(slot), sort_keys=True).encode()).hexdigest()
 
 
 def _nothing() -> None:

@@ -1,17 +1,14 @@
-"""The model in force, and one that is wanted: where they came from, as far as that outlives the model itself."""
+"""What there is to say of the model in force, of what is wanted in its place, and of what becomes of that."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from processor.exchange.document import configured
 from processor.exchange.opening import Opened
 from processor.registry.fetched import Fetched
-from processor.settings import Settings
+from processor.settings import Slot
 from processor.shadow.timing import Kept
 from processor.types import OutputKind
 
@@ -33,7 +30,7 @@ class InForce:
 
     Attributes:
         model: what there is to say of it.
-        settings: the configuration with the model's own keys.
+        slot: the configuration's, with the model's own keys.
         fetched: the file that it was opened from.
         measured: what windows took in it and its shadow, and in earlier pairs.
         source: the configuration or an operator's document.
@@ -42,7 +39,7 @@ class InForce:
     """
 
     model: Facts
-    settings: Settings
+    slot: Slot
     fetched: Fetched
     measured: Sequence[Kept]
     source: ModelSource
@@ -55,7 +52,7 @@ class InForce:
         model = opened.model
         facts = Facts(model.name, model.sha256, model.kind, model.labels)
         source: ModelSource = "file" if document is None else "topic"
-        return cls(facts, opened.settings, opened.fetched, opened.measured, source, document, sha256)
+        return cls(facts, opened.slot, opened.fetched, opened.measured, source, document, sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +64,18 @@ class Wanted:
     sha256: str
 
 
-def digest_of_configuration(settings: Settings) -> str:
-    """Return the digest of what the configuration says of its model, as far as that may change."""
-    return hashlib.sha256(json.dumps(configured(settings), sort_keys=True).encode()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of something, once `install` is called.
+
+    Attributes:
+        swap: the model that is to be in force; None: the one that is.
+        memory: what has to be on disk first; None when that is there already.
+        install: makes it so.
+        rejected: whether something is rejected by it.
+    """
+
+    swap: Opened | None
+    memory: dict[str, Any] | None
+    install: Callable[[], None]
+    rejected: bool = False

@@ -281,6 +281,35 @@ def test_a_model_that_fails_on_all_recent_windows_is_rejected_and_on_some_not(ma
     assert (letter["reason"], letter["detail"].startswith("picky: ")) == ("model", True)
 
 
+def test_a_shadow_comes_and_goes_with_a_document(make_plant: MakePlant) -> None:
+    """A filter may measure disagreement as long as there is one, and a model without one does not fit it then."""
+    plant = make_plant()
+    plant.client.subscribe(f"{plant.processor.root}/metrics")
+    plant.client.subscribe(f"{plant.processor.root}/filter/state")
+    second = plant.model("second", 0.2)
+    answer = plant.topic.set(path="first.onnx", shadow={"path": second, "sample": 1})
+    assert (answer["status"], answer["active"]["name"]) == ("applied", "first"), answer
+    plant.read(1, 2)
+
+    def told(topic: str) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(plant.client.wait_for(f"{plant.processor.root}/{topic}").payload)
+        return said
+
+    plant.processor.wait_until(lambda: (told("metrics")["shadow"] or {}).get("windows") == 2, "the shadow's windows")
+    apart = '{"rules": [{"name": "apart", "measure": "disagreement"}]}'
+    plant.client.publish(f"{plant.processor.root}/filter", apart, retain=True)
+    plant.processor.wait_until(lambda: told("filter/state")["source"] == "topic", "the filter's answer")
+    assert paths(plant.topic.set(path="first.onnx", shadow=None)) == ["filter.rules[0].measure"]
+    assert paths(plant.topic.set(path=second, shadow={"path": "../x.onnx"})) == ["shadow.path"]
+    assert plant.topic.set(path=second, shadow={"path": "first.onnx", "sample": 1})["status"] == "applied"
+    plant.processor.kill()
+    plant.processor.start()
+    assert plant.topic.wait_for("applied")["active"]["name"] == "second"
+    plant.read(3)
+    newest = max(plant.events(3), key=lambda event: str(event["time"]))["data"]
+    assert (newest["model"]["name"], newest["selection"]["measure"]) == ("second", "disagreement")
+
+
 def test_no_document_and_no_file_ends_it_or_its_next_start(make_plant: MakePlant) -> None:
     """What upset ONNX Runtime's bindings, numpy, pathlib and our own reading of keys; readings go on all the while."""
     plant = make_plant()

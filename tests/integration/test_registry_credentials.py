@@ -16,7 +16,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from processor.errors import ModelError
+from processor.errors import ModelError, ModelUnavailable
 from processor.obtaining import options_of
 from processor.registry import credentials, references
 from processor.registry.challenges import parse
@@ -137,16 +137,20 @@ def test_settings_say_where_the_password_is(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "password").write_text(f"{SECRET}\n")
     model = {"path": "oci://h/m:t", "registry": {"username": USER, "password_file": "password", "timeout": "90s"}}
     source = {"name": "s", "topics": ["t"], "fields": ["a"]}
-    settings = build({"id": "p", "sources": [source], "model": model, "filter": {"rules": []}}, tmp_path)
+    (slot,) = build({"id": "p", "sources": [source], "model": model, "filter": {"rules": []}}, tmp_path).slots
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     dockers(tmp_path, {})
-    options = options_of(settings)
+    options = options_of(slot)
     assert (options.password, options.timeout, options.docker_config) == (SECRET, 90, tmp_path / "config.json")
     for secret in (options, Password(USER, SECRET), RefreshToken(SECRET)):
         assert SECRET not in repr(secret)
+    model["registry"] = {"docker_config": "nowhere.json"}
+    (elsewhere,) = build({"id": "p", "sources": [source], "model": model, "filter": {"rules": []}}, tmp_path).slots
+    with pytest.raises(ModelError, match=r"docker_config: .*nowhere\.json is not there, or may not be read"):
+        options_of(elsewhere)
     (tmp_path / "password").unlink()
     with pytest.raises(ModelError, match=r"model\.registry\.password_file: .*password cannot be read: No such file"):
-        options_of(settings)
+        options_of(slot)
 
 
 class Tokens:
@@ -241,6 +245,10 @@ def azure(front: FrontFactory, registry: Registry) -> Front:
             )
             body = {"access_token": f"aad of {query.get('client_id')}", "expires_in": "3600", "resource": "r"}
             return Told(200 if right else 400, body=json.dumps(body).encode())
+        if asked.path.startswith("/msi"):
+            right = asked.headers.get("x-identity-header") == "mine"
+            body = {"access_token": "aad of a service", "expires_on": str(int(time.time()) + 3600), "resource": "r"}
+            return Told(body=json.dumps(body).encode()) if right else Told(401, body=b'{"statusCode": 401}')
         if asked.path == "/oauth2/exchange":
             right = form["grant_type"] == "access_token" and form["access_token"].startswith("aad of ")
             return Told(200 if right else 401, body=json.dumps({"refresh_token": "refresh-me"}).encode())
@@ -268,6 +276,23 @@ def test_a_managed_identity_opens_azure_s_registry(
     pull(served.host, tmp_path, identity="managed", client_id=client_id)
     asked = [one for one in served.asked if one.path == "/oauth2/exchange"]
     assert parse_qs(asked[0].body.decode())["access_token"] == [f"aad of {client_id}"]
+
+
+def test_a_service_s_identity_opens_it(
+    registry: Registry, front: FrontFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the environment names an endpoint of its own, and where that one is away."""
+    registry.put("m", "t", [(ONNX, "m.onnx", MODEL)])
+    served = azure(front, registry)
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://{served.host}/msi")
+    monkeypatch.setenv("IDENTITY_HEADER", "mine")
+    pull(served.host, tmp_path, identity="managed")
+    monkeypatch.setenv("IDENTITY_HEADER", "another's")
+    with pytest.raises(ModelUnavailable, match="managed identity gives no token: invalid_scope"):
+        pull(served.host, tmp_path, identity="managed")
+    monkeypatch.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:1/msi")
+    with pytest.raises(ModelUnavailable, match=r"managed identity does not answer \(ConnectionError\)"):
+        pull(served.host, tmp_path, identity="managed")
 
 
 def test_a_refresh_token_of_docker_s_opens_it(registry: Registry, front: FrontFactory, tmp_path: Path) -> None:

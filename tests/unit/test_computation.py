@@ -24,6 +24,8 @@ from processor.journal import encode
 from processor.model.onnx_model import OnnxModel, load_model
 from processor.protocols import Model
 from processor.selection import Selection
+from processor.shadow.comparison import Comparison
+from processor.shadow.judge import Shadow
 from processor.source_sections import Source
 from processor.types import DeadLetter, Floats, Message, OutputKind, Predictions, Reason, Sample
 from processor.windows import Shape, WindowBuffer
@@ -58,6 +60,14 @@ def motions(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
 
 
 @pytest.fixture(scope="module")
+def candidate(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
+    """Return another model of the same windows, which knows one label that `motions` does not."""
+    labels = ("walking", "sitting", "standing")
+    path = models.write(models.cnn(channels=2, size=4, labels=labels), tmp_path_factory.mktemp("model"), "candidate")
+    return load_model(path, window_size=4, channels=2)
+
+
+@pytest.fixture(scope="module")
 def fussy(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     """Return a model of single values that raises on those that are not -4 to 3."""
     return load_model(
@@ -72,6 +82,7 @@ def computation(
     *,
     shape: Shape = Shape(4, 2, 2, 10 * 10**9),  # noqa: B008 - it is frozen
     max_streams: int = 100,
+    shadow: Shadow | None = None,
 ) -> Computation:
     """Put a computation together the way the processor does."""
     made = [Source.model_validate(source) for source in sources]
@@ -84,6 +95,7 @@ def computation(
         model=model,
         selection=Selection(validate_filter(filter_), model.labels, list(fields.items())),
         revision=4,
+        shadow=shadow,
         fields=fields,
     )
 
@@ -93,7 +105,7 @@ def run(subject: Computation, batches: Sequence[Sequence[Message]]) -> Seen:
     seen = Seen([], [], [])
     for batch in batches:
         outcome = subject.run(batch)
-        seen.samples.extend(outcome.samples)
+        seen.samples.extend(outcome.outgoing)
         seen.dead_letters.extend(outcome.dead_letters)
         seen.reasons.extend(outcome.judgement.verdicts.reason.tolist())
         assert len(outcome.windows) == len(outcome.predictions) == len(outcome.judgement.verdicts)
@@ -143,6 +155,37 @@ def test_any_batches_give_the_same_samples(
     together = run(computation(motions, max_streams=max_streams), [messages])
     assert run(computation(motions, max_streams=max_streams), batches) == together
     assert run(computation(motions, max_streams=max_streams), [[message] for message in messages]) == together
+
+
+@given(traffic(), st.lists(st.integers(0, 60), max_size=8), st.integers(1, 900), st.sampled_from([0.3, 0.7, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_any_batches_and_parts_give_the_same_with_a_shadow(
+    motions: OnnxModel, candidate: OnnxModel, messages: list[Message], cuts: list[int], largest_part: int, part: float
+) -> None:
+    """Which windows it judges, and what it says of them, does not depend on their company; also of windows beside."""
+    rules = [
+        {"name": "differ", "measure": "disagreement", "band": {"min": 0.2}, "context": {"before": 1, "after": 1}},
+        {
+            "name": "far",
+            "measure": "disagreement",
+            "keep": {"share": 0.5},
+            "sample": 0.5,
+            "limit": {"max": 3, "per": "9s"},
+        },
+        {"name": "audit", "sample": 0.3},
+    ]
+
+    def made() -> Computation:
+        shadow = Shadow(candidate, motions.sha256, "line-1", part, Comparison(motions, candidate, "probabilities"))
+        return computation(motions, {"rules": rules}, shadow=shadow)
+
+    bounds = sorted({0, len(messages), *(at for at in cuts if at < len(messages))})
+    together = run(made(), [messages])
+    assert run(made(), [messages[a:b] for a, b in itertools.pairwise(bounds)]) == together
+    assert run(made(), [[message] for message in messages]) == together
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("processor.computation._LARGEST_PART", largest_part)
+        assert run(made(), [messages]) == together
 
 
 @given(traffic(), st.integers(1, 900))
