@@ -110,9 +110,14 @@ class ModelControl:
         """
         now = self.in_force
         self.refused = version or self.refused  # until it is loaded
+        try:
+            slot = self._wish(now.document)
+        except ConfigurationError as error:  # a link may lead out of the configuration's folder now
+            self._reject(kind, now.sha256, error.problems)
+            return
         self.pending = Request(
             kind,
-            self._wish(now.document),
+            slot,
             now.sha256,
             now.document,
             known=now.fetched.version,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -336,9 +335,20 @@ def test_no_document_upsets_it(payload: bytes) -> None:
     assert len(json.dumps(answer)) < 100_000
 
 
-def test_links_in_a_circle_lead_nowhere(tmp_path: Path) -> None:
-    """They do not end the process."""
+def test_a_path_that_leads_out_of_the_folder_meanwhile_is_rejected_for_who_looks_again(tmp_path: Path) -> None:
+    """And the model in force stays."""
+    own = slot(BASE, tmp_path)
+    control = ModelControl(own, InForce.of(opened(own, 0), {"path": "a.onnx"}, "sha"), None, 0, wanted=None)
+    (tmp_path / "a.onnx").symlink_to("/elsewhere/a.onnx")
+    control.look_again("command")
+    assert (control.answer["status"], control.pending, control.revision) == ("rejected", None, 1)
+    assert control.answer["errors"][0]["path"] == "path"
+
+
+def test_links_in_a_circle_are_a_path_like_any_other(tmp_path: Path) -> None:
+    """They do not end the process; the loader says that there is no model."""
     (tmp_path / "a.onnx").symlink_to(tmp_path / "b.onnx")
     (tmp_path / "b.onnx").symlink_to(tmp_path / "a.onnx")
-    with pytest.raises(ConfigurationError):
-        wanted({"path": "a.onnx"}, slot(BASE, tmp_path))
+    own = slot(BASE, tmp_path)
+    assert own.path("a.onnx") == tmp_path / "a.onnx"
+    assert wanted({"path": "a.onnx"}, own).model.path == "a.onnx"
