@@ -13,9 +13,10 @@ from processor import settings as configuration
 from processor.assembly import open_model
 from processor.discover.wishes import Wish, look_at_model
 from processor.errors import ConfigurationError, ModelError
+from processor.model.declared import Declared, read_declared
 from processor.model.inputs import Tensor
 from processor.model.onnx_file import OnnxFile, read_file
-from processor.model.onnx_model import Declared, OnnxModel, read_declared
+from processor.model.onnx_model import OnnxModel
 from processor.model.speed import table
 from processor.obtaining import cache_of, obtain, options_of, reference_of
 from processor.printing import size

@@ -267,8 +267,8 @@ def as_written(problems: Iterable[Problem], where: str, positions: Sequence[int]
 
 def resolve(directory: Path, name: str) -> Path:
     """Return a path of a configuration file in `directory` as one that can be opened from anywhere."""
-    # pathlib's own expanduser raises for an unknown user's home; this leaves it as it is.
-    return (directory / os.path.expanduser(name)).resolve()  # noqa: PTH111
+    # pathlib's own raise for an unknown user's home, and for links in a circle; these leave them as they are.
+    return Path(os.path.realpath(directory / os.path.expanduser(name)))  # noqa: PTH111
 
 
 def read(path: Path, environment: Mapping[str, str] = os.environ) -> Overlay:

@@ -32,6 +32,7 @@ from processor.live_commands import (
     parse_method,
 )
 from processor.metrics import Metrics
+from processor.model import underway
 from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
 from processor.reporting import Reporting
@@ -329,6 +330,7 @@ class Steering:
         self._commands.tick()
         for exchange in self._exchanges.values():
             exchange.tick()
+        underway.end_long_ones()  # of the loaders
         if self._announce_at is not None and now >= self._announce_at:
             self._announce()
         if now >= self._next_tidying:

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
 from processor.errors import ConfigurationError, Problem
@@ -27,6 +26,13 @@ from processor.settings import Slot
 log = logging.getLogger(__name__)
 
 _MOST_ERRORS: Final = 100
+_MOST_TRIES: Final = 3
+_NOTHING_TRIED: Final = ("", 0)
+_DEADLY: Final = Problem(
+    "path",
+    f"the process ended {_MOST_TRIES} times while this was loaded: it may take more memory than there is; publish it "
+    "again to try it again",
+)
 _MOST_LABELS: Final = 64
 """Told in an answer."""
 
@@ -62,8 +68,10 @@ class ModelControl:
         self.refused = ""
         self._seen = ""  # digest of the topic's last document
         self._settled: dict[str, Any] = {}  # the last answer that was no interim one
+        self._trying = _NOTHING_TRIED  # what is loaded, and how often that was begun
         if kept is not None:
             self._seen, self.revision, self._settled = kept["seen"], kept["revision"], kept["answer"]
+            self._trying = (kept["trying"][0], kept["trying"][1])
         if kept is None or (kept["in_force"]["source"], kept["in_force"]["model"]) != (
             in_force.source, in_force.model.sha256
         ):  # fmt: skip
@@ -102,9 +110,14 @@ class ModelControl:
         """
         now = self.in_force
         self.refused = version or self.refused  # until it is loaded
+        try:
+            slot = self._wish(now.document)
+        except ConfigurationError as error:  # a link may lead out of the configuration's folder now
+            self._reject(kind, now.sha256, error.problems)
+            return
         self.pending = Request(
             kind,
-            self._wish(now.document),
+            slot,
             now.sha256,
             now.document,
             known=now.fetched.version,
@@ -123,16 +136,15 @@ class ModelControl:
         """
         request, result = arrival.request, arrival.result
         if isinstance(result, Moved):
-            is_news = self.pending is None and result.version not in (self.in_force.fetched.version, self.refused)
-            install = partial(self.look_again, "refresh", result.version) if is_news else _nothing
-            return Change(None, None, install)
+            return self._move(result.version)
         if request is None or request is not self.pending:  # another was wanted meanwhile
             return Change(None, None, _nothing)
         later = copy(self)
         if isinstance(result, Away) and request.is_lasting:
             later._wait_for(request, result.reason)  # noqa: SLF001 - a copy of ourselves
-            return Change(None, None, lambda: self._become(later))
-        later.pending = None
+            memory = later.memory() if later._trying != self._trying else None  # noqa: SLF001 - as above
+            return Change(None, memory, lambda: self._become(later))
+        later.pending, later._trying = None, _NOTHING_TRIED  # noqa: SLF001 - as above
         if isinstance(result, Unchanged | Away) or self._is_same(request, result):
             later._leave(result)  # noqa: SLF001 - as above
             return Change(None, later.memory(), lambda: self._become(later))
@@ -147,6 +159,7 @@ class ModelControl:
             "revision": self.revision,
             "seen": self._seen,
             "answer": self._settled,
+            "trying": list(self._trying),
             "in_force": {
                 "source": now.source,
                 "document": now.document,
@@ -166,7 +179,7 @@ class ModelControl:
 
     def _consider(self, payload: bytes, digest: str, problems: Sequence[Problem], user: str | None) -> None:
         """Begin to load, or reject, a document that is new; what is under way for an older one is dropped."""
-        self._seen, self.pending = digest, None
+        self._seen, self.pending, self._trying = digest, None, _NOTHING_TRIED
         if not payload.strip() and not problems:
             self._return_to_file(digest)
             return
@@ -195,13 +208,39 @@ class ModelControl:
         except ConfigurationError as error:  # the configuration has changed since it was accepted
             self._reject(one.source, one.sha256, error.problems)
             return
+        if not self._try(one.sha256):
+            self._reject(one.source, one.sha256, [_DEADLY])
+            return
         now = self.in_force
         self.pending = Request(
             one.source, slot, one.sha256, one.document, in_force=now.model.sha256, measured=now.measured
         )
         self._tell("loading", self.pending)
 
+    def _move(self, version: str) -> Change:
+        """Have what the path in force leads to now loaded."""
+        if self.pending is not None or version in (self.in_force.fetched.version, self.refused):
+            return Change(None, None, _nothing)
+        later = copy(self)
+        is_tried = later._try(f"refresh {version}")  # noqa: SLF001 - a copy of ourselves
+        if is_tried:
+            later.look_again("refresh", version)
+        else:
+            later.refused = version
+            later._reject("refresh", self.in_force.sha256, [_DEADLY])  # noqa: SLF001 - as above
+        return Change(None, later.memory(), lambda: self._become(later), not is_tried)
+
+    def _try(self, what: str) -> bool:
+        """Take note, to be on disk before it is loaded, that something is; whether it was not tried too often.
+
+        A model that ends the process, because it takes all the memory, must not do so at each start.
+        """
+        before, times = self._trying
+        self._trying = (what, times + 1 if before == what else 1)
+        return self._trying[1] <= _MOST_TRIES
+
     def _wait_for(self, request: Request, reason: str) -> None:
+        self._trying = _NOTHING_TRIED
         told = self.answer["errors"]
         self._tell("waiting", request, reason)
         if told != self.answer["errors"]:

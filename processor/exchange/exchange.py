@@ -161,6 +161,8 @@ class Exchange:
         self._askers.append(_Asker(answer, self._clock.monotonic() + _PATIENCE))
         if self._control.pending is None:
             self._carry_out(lambda: self._control.look_again("command"))
+            if self._control.pending is None:
+                self._tell_askers(self._told())
         else:
             self._loader.hurry()
 
@@ -219,11 +221,14 @@ class Exchange:
         if isinstance(result, Away):
             status, body = _LATER, _error(result.reason)
         elif change.rejected:
-            told = "; ".join(": ".join(filter(None, each.values())) for each in control.answer["errors"])
-            status, body = _CONFLICT, _error(told)
+            status, body = _CONFLICT, _error(self._told())
         askers, self._askers = self._askers, []
         for asker in askers:
             asker.answer(status, body)
+
+    def _told(self) -> str:
+        """Return the errors of the last answer in one line."""
+        return "; ".join(": ".join(filter(None, each.values())) for each in self._control.answer["errors"])
 
     def _tell_askers(self, reason: str) -> None:
         """Say that what they asked for will not be."""

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from processor.errors import ModelError, ModelMisfit, ModelUnavailable, Problem
-from processor.exchange.opening import Opened, open_wanted
+from processor.exchange.opening import Opened, only_model_errors, open_wanted
 from processor.exchange.recent import RecentWindows, Trial
 from processor.obtaining import current_version, prune
 from processor.registry.fetched import Fetched
@@ -215,12 +215,8 @@ class Loader:
         slot = request.slot.with_window_size(window_size)
         result: Result
         try:
-            if request.known is not None and current_version(slot) == request.known:
-                result = Unchanged()
-            else:
-                opened = open_wanted(slot, request.measured, or_last_good=request.kind == "file")
-                trial = self._recent.attempt(opened.model, request.in_force)
-                result = Failed((_hopeless(trial),)) if trial.is_hopeless else Loaded(opened, trial)
+            with only_model_errors():
+                result = self._found(request, slot)
         except ModelUnavailable as error:
             result = Away(str(error))
         except ModelMisfit as error:
@@ -238,13 +234,21 @@ class Loader:
             self._inbox = Arrival(self.lane, request, window_size, result)
         self._wake()
 
+    def _found(self, request: Request, slot: Slot) -> Result:
+        if request.known is not None and current_version(slot) == request.known:
+            return Unchanged()
+        opened = open_wanted(slot, request.measured, or_last_good=request.kind == "file")
+        trial = self._recent.attempt(opened.model, request.in_force)
+        return Failed((_hopeless(trial),)) if trial.is_hopeless else Loaded(opened, trial)
+
     def _look(self) -> None:
         """Look whether a path leads elsewhere now."""
         watch = self._watch
         if watch is None:
             return
         try:
-            version = current_version(watch.slot)
+            with only_model_errors():
+                version = current_version(watch.slot)
         except ModelError as error:
             self.failures += 1
             if self._told != str(error):

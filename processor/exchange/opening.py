@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from processor.assembly import open_model
+from processor.errors import ConfigurationError, MladeError, ModelError, ModelMisfit
 from processor.obtaining import obtain, obtain_copy
 from processor.protocols import Model
 from processor.registry.fetched import Fetched
@@ -13,6 +16,8 @@ from processor.settings import Slot
 from processor.shadow.judge import Shadow
 from processor.shadow.opening import open_shadow
 from processor.shadow.timing import Kept
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ def open_wanted(slot: Slot, measured: Sequence[Kept], *, or_last_good: bool = Fa
     Raises:
         ModelError: it cannot be had, or opened, or does not fit what the sources give.
     """
-    return _open(*obtain(slot, or_last_good=or_last_good), measured)
+    with only_model_errors():
+        return _open(*obtain(slot, or_last_good=or_last_good), measured)
 
 
 def open_kept(slot: Slot, measured: Sequence[Kept], key: str, version: str) -> Opened | None:
@@ -54,8 +60,23 @@ def open_kept(slot: Slot, measured: Sequence[Kept], key: str, version: str) -> O
     Raises:
         ModelError: it cannot be opened, or does not fit what the sources give.
     """
-    found = obtain_copy(slot, key, version) if key else None
-    return None if found is None else _open(*found, measured)
+    with only_model_errors():
+        found = obtain_copy(slot, key, version) if key else None
+        return None if found is None else _open(*found, measured)
+
+
+@contextmanager
+def only_model_errors() -> Iterator[None]:
+    """Make whatever a model brings about a ModelError: it must end neither a running processor nor the next start."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ModelMisfit(error.problems) from error
+    except MladeError:
+        raise
+    except Exception as error:
+        log.exception("A model brought about an error that it should not have; please report it.")
+        raise ModelError(f"it cannot be used ({type(error).__name__}: {error}); please report it") from error
 
 
 def _open(obtained: Slot, fetched: Fetched, measured: Sequence[Kept]) -> Opened:

@@ -11,7 +11,7 @@ from typing import Final
 
 from processor.assembly import obtain_model, open_model
 from processor.database import FILE_NAME
-from processor.errors import ModelError, ModelMisfit, Problem
+from processor.errors import ConfigurationError, ModelError, ModelMisfit, Problem
 from processor.model.onnx_model import OnnxModel
 from processor.obtaining import obtain
 from processor.sections import ModelSettings, ShadowSettings
@@ -108,7 +108,7 @@ def obtain_shadow(slot: Slot) -> Slot | None:
     model = {key: value for key, value in slot.given.items() if key not in {"shadow", "refresh", *_OWN}}
     try:
         obtained, _ = obtain(replace(slot, fetched=None).with_model(model | own))
-    except ModelMisfit as misfit:
+    except (ModelMisfit, ConfigurationError) as misfit:
         raise _of_shadow(misfit) from misfit
     except ModelError as error:
         raise ModelMisfit([Problem("model.shadow.path", str(error))]) from error
@@ -125,7 +125,7 @@ def _load(slot: Slot) -> OnnxModel:
         raise ModelMisfit([Problem("model.shadow.path", str(error))]) from error
 
 
-def _of_shadow(misfit: ModelMisfit) -> ModelMisfit:
+def _of_shadow(misfit: ModelMisfit | ConfigurationError) -> ModelMisfit:
     return ModelMisfit([replace(problem, path=_path(problem.path)) for problem in misfit.problems])
 
 

@@ -185,6 +185,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert loaded.path("/m.onnx") == Path("/m.onnx")
     assert loaded.path("~/m.onnx") == Path("/home/ann/m.onnx")
     assert loaded.path("~nobody-here/m.onnx") == tmp_path / "~nobody-here" / "m.onnx"
+    (tmp_path / "loop").symlink_to("loop")
+    assert loaded.path("loop/m.onnx") == tmp_path / "loop" / "m.onnx"
 
 
 def test_the_password_s_file_is_read_when_it_is_needed(tmp_path: Path) -> None:
