@@ -7,6 +7,7 @@ field numbers are those of onnx.proto.
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ _DEPTH: Final = 64
 _MOST_FIELDS: Final = 20_000_000
 _MOST_TEXT: Final = 1 << 20
 """Bytes of one name or one piece of metadata."""
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _MEMORY: Final = "_ORT_MEM_ADDR_"
 """In a location ONNX Runtime takes what follows for an address in its own memory."""
 _OTHERS: Final[tuple[tuple[int, bytes, str], ...]] = (
@@ -36,6 +38,7 @@ _OTHERS: Final[tuple[tuple[int, bytes, str], ...]] = (
 """What is taken for a model: where it is told from, by which bytes, and what it is."""
 
 
+_LARGEST_TAG: Final = (1 << 32) - 1
 _VARINT: Final = 0
 _LENGTH: Final = 2
 _FIXED: Final[Mapping[int, int]] = {1: 8, 5: 4}
@@ -167,6 +170,8 @@ class _Reader:
                 raise _Malformed(f"more than {_MOST_FIELDS} fields")
             tag, position = self._varint(position, end)
             number, wire = tag >> 3, tag & 7
+            if tag > _LARGEST_TAG:  # protobuf would cut it off, and see another field than we do
+                raise _Malformed(f"no field at byte {position}")
             if wire == _VARINT:
                 value, position = self._varint(position, end)
                 yield number, value
@@ -231,7 +236,7 @@ def located(location: str) -> PurePosixPath:
     path = PurePosixPath(location)
     if path.is_absolute() or ".." in path.parts or "\\" in location:
         raise ValueError("which is not in its own folder")
-    if not path.parts or "\0" in location or _MEMORY in location:
+    if not path.parts or "\0" in location or _MEMORY in location or _SURROGATE.search(location):
         raise ValueError("which is no file's name")
     return path
 

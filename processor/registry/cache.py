@@ -9,6 +9,7 @@ A model's folder appears whole, by one rename, and is never changed. Any number 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from processor.errors import ModelUnavailable
+from processor.errors import ModelError, ModelUnavailable
 from processor.registry.references import Reference
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ KEPT_REFERENCES: Final = 5
 """As many of the references used last keep their models."""
 _CONTENT: Final = "content.json"
 _INCOMING: Final = "incoming-"
-_PIECE: Final = 1 << 20
+_MOST_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,12 @@ class Cache:
             model: the ONNX file in it.
             digest: as in `Content`.
             annotations: as in `Content`.
+
+        Raises:
+            ModelError: one of its files has a name of ours.
         """
+        if (folder / _CONTENT).exists():
+            raise ModelError(f"the model keeps data in {_CONTENT}, a name that mlade needs; give that file another one")
         files = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         described = {
             "digest": digest, "model": str(model.relative_to(folder)), "files": files, "annotations": dict(annotations),
@@ -144,12 +150,19 @@ class Cache:
         for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
             _sync(inner)
         target = self._root / key
-        if target.exists():  # damaged, or another process was as fast
-            found = self.content(key)
-            if found is not None:
-                return found
-            target.replace(folder.parent / "damaged")
-        folder.replace(target)
+        for number in range(_MOST_TRIES):
+            if target.exists():  # damaged, or another process was as fast
+                found = self.content(key)
+                if found is not None:
+                    return found
+                with suppress(FileNotFoundError):  # another process found it damaged, too
+                    target.replace(folder.parent / f"damaged-{number}")
+            try:
+                folder.replace(target)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or number == _MOST_TRIES - 1:
+                    raise
         _sync(self._root)
         return Content(key, target / model.relative_to(folder), digest, annotations)
 

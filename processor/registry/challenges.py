@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlunsplit
 
 from processor.errors import ModelError
 from processor.registry import credentials
 from processor.registry.credentials import Credentials, Password, RefreshToken, posted
-from processor.registry.web import OK, UNAUTHORIZED, Answer, Web, refused, same_host
+from processor.registry.web import OK, UNAUTHORIZED, Answer, Web, refused, same_host, split
 
 _SCHEME: Final = re.compile(r"\s*,?\s*([A-Za-z0-9_-]+)(?:\s+|$|(?=,))")
 _PARAMETER: Final = re.compile(r'\s*,?\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
@@ -105,7 +105,7 @@ class Registry:
     def _token(self, challenge: Mapping[str, str], who: Credentials | None) -> str:
         """Get a token from the server that a challenge names."""
         realm = challenge.get("realm", "")
-        parts = urlsplit(realm)
+        parts = split(realm)
         trusted = parts.scheme == "https" or same_host(realm, self.base) or (who is None and self.web.allows(realm))
         if not parts.hostname or not trusted:
             raise ModelError(f"{self._host} wants a token from {parts.hostname or 'nowhere'} without https; refused")

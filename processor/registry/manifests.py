@@ -23,7 +23,7 @@ MODEL_TYPE: Final = "application/vnd.mlade.model.v1"
 """The artifact type of what `mlade model push` makes."""
 ONNX_TYPE: Final = "application/vnd.onnx.model"
 DATA_TYPE: Final = "application/octet-stream"
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST_LAYERS: Final = 512
 _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
@@ -111,7 +111,7 @@ def _strangeness(listed: Mapping[str, Any]) -> int:
 def _descriptor(given: object, what: str) -> Descriptor:
     fields: Mapping[str, Any] = given if isinstance(given, dict) else {}
     digest, size = fields.get("digest"), fields.get("size")
-    if not isinstance(digest, str) or _DIGEST.fullmatch(digest) is None:
+    if not isinstance(digest, str) or DIGEST.fullmatch(digest) is None:
         raise ModelError(f"{what} names something without a digest of SHA-256; refused")
     if type(size) is not int or size < 0:
         raise ModelError(f"{what} names something without a size; refused")

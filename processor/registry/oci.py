@@ -12,7 +12,7 @@ from processor.errors import ModelError, ModelUnavailable
 from processor.model.onnx_file import located, read_file
 from processor.registry import manifests
 from processor.registry.challenges import Registry
-from processor.registry.layers import Budget, Hidden, Layer, is_plain, is_whiteout
+from processor.registry.layers import Budget, Hidden, Layer
 from processor.registry.manifests import Descriptor, Manifest
 from processor.registry.options import Options
 from processor.registry.references import Reference, is_loopback
@@ -46,7 +46,9 @@ class Repository:
         url = f"{self.root}/manifests/{wanted}"
         with self.registry.ask("HEAD", url, headers={"Accept": manifests.ACCEPT}) as answer:
             digest = answer.headers.get("Docker-Content-Digest", "") if answer.status == OK else ""
-        return digest or self.document(wanted)[1]  # which says why, where there is none
+        return (
+            digest if manifests.DIGEST.fullmatch(digest) else self.document(wanted)[1]
+        )  # which says why, where there is none
 
     def document(self, wanted: str) -> tuple[Mapping[str, object], str]:
         """Return a manifest or an index, and its digest.
@@ -67,7 +69,7 @@ class Repository:
             text = answer.text()
             said = answer.headers.get("Docker-Content-Digest", "")
         digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
-        expected = wanted if ":" in wanted else said if said.startswith("sha256:") else digest
+        expected = wanted if ":" in wanted else said if manifests.DIGEST.fullmatch(said) else digest
         if digest != expected:
             raise ModelUnavailable(f"{self.reference.host} sends {what} with the digest {digest}, expected {expected}")
         return mapping(text, what), digest
@@ -246,10 +248,11 @@ class _Image:
         hidden, seen, budget = Hidden(), set[str](), self._budget()
         for layer in self._from_the_top():
             found, removed = [], []
-            for path, member in layer.members(budget):
-                if is_whiteout(path):
+            for member in layer.members(budget):
+                path = member.path
+                if member.is_whiteout:
                     removed.append(path)
-                elif path.suffix.lower() == ".onnx" and is_plain(member) and not hidden.covers(path):
+                elif path.suffix.lower() == ".onnx" and member.is_plain and not hidden.covers(path):
                     found.append(path)
             seen.update(str(path) for path in found)
             choice = list(dict.fromkeys(path for path in found if wanted in (None, path)))

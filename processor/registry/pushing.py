@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urljoin
 
 from processor.errors import ModelError
 from processor.model.onnx_file import check_external, located, read_file
@@ -17,7 +16,7 @@ from processor.registry.manifests import DATA_TYPE, MODEL_TYPE, OCI_MANIFEST, ON
 from processor.registry.oci import Repository
 from processor.registry.options import Options
 from processor.registry.references import Reference
-from processor.registry.web import ACCEPTED, CREATED, OK, Web, refused
+from processor.registry.web import ACCEPTED, CREATED, OK, Web, joined, refused
 
 _EMPTY: Final = b"{}"
 _EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
@@ -118,7 +117,7 @@ def _upload(repository: Repository, blob: Descriptor, content: Path | bytes) -> 
         location = answer.headers.get("Location")
         if answer.status != ACCEPTED or location is None:
             raise refused(answer, what)
-        url = urljoin(answer.url, location)
+        url = joined(answer.url, location)
     url += f"{'&' if '?' in url else '?'}digest={blob.digest}"
     headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
     if isinstance(content, bytes):

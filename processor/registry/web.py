@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,8 @@ from processor.registry.references import is_loopback
 
 _QUIET: Final = ("urllib3", "requests", "msal")
 """Loggers that would write addresses with what opens them in their query."""
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_ADDRESS: Final = re.compile(r"[\x21-\x7e]+")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS: Final = 5
 _PIECE: Final = 256 << 10
@@ -80,8 +83,7 @@ class Answer(NamedTuple):
             ModelError: it has more.
             ModelUnavailable: it stops in the middle, stalls, or the time is over.
         """
-        said = self.headers.get("Content-Length", "")
-        length = int(said) if said.isascii() and said.isdigit() else None
+        length = self._length
         if length is not None and length > limit:
             raise ModelError(_too_large(self.host, length, limit))
         got = 0
@@ -101,9 +103,14 @@ class Answer(NamedTuple):
             raise ModelUnavailable(f"{self.host} ended the connection after {got} of {length} bytes")
 
     @property
+    def _length(self) -> int | None:
+        said = self.headers.get("Content-Length", "")
+        return int(said) if _LENGTH.fullmatch(said) else None
+
+    @property
     def says_its_length(self) -> bool:
         """Whether an end in the middle would be noticed."""
-        return "Content-Length" in self.headers or "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+        return self._length is not None or "chunked" in self.headers.get("Transfer-Encoding", "").lower()
 
     def text(self) -> bytes:
         """Return a short body; raises as `pieces`."""
@@ -142,7 +149,7 @@ class Web:
 
     def allows(self, url: str) -> bool:
         """Whether the address may be asked: https, or plain HTTP to this machine or where the user allowed it."""
-        parts = urlsplit(url)
+        parts = split(url)
         plain = self.options.insecure or is_loopback(parts.netloc)
         return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and plain))
 
@@ -188,8 +195,8 @@ class Web:
                     return
             finally:
                 response.close()
-            previous, url = url, urljoin(url, location)
-            if urlsplit(previous).scheme == "https" and urlsplit(url).scheme != "https":
+            previous, url = url, joined(url, location)
+            if split(previous).scheme == "https" and split(url).scheme != "https":
                 raise ModelError(f"{_origin(previous)[1]} sends us on to an address that is not https; refused")
         raise ModelError(f"{first[1]} sends us on more than {_MOST_REDIRECTS} times")
 
@@ -197,7 +204,7 @@ class Web:
         self.deadline.check()
         patience = min(self.options.stall, max(self.deadline.left, 0.1))
         try:
-            return self._manager(urlsplit(url)).request(
+            return self._manager(split(url)).request(
                 method, url, headers=dict(headers), body=body, redirect=False, retries=False, preload_content=False,
                 decode_content=False, timeout=Timeout(connect=min(_CONNECTING, patience), read=patience),
             )  # fmt: skip
@@ -246,13 +253,34 @@ def mapping(text: bytes, what: str) -> dict[str, Any]:
     return found
 
 
+def split(url: str) -> SplitResult:
+    """Return an address's parts; raises ModelError where somebody gives us what is none."""
+    try:
+        parts = urlsplit(url)
+        sound = (parts.port is None or parts.port > 0) and _ADDRESS.fullmatch(parts.netloc or "-")
+    except ValueError:
+        sound = None
+    if not sound:
+        raise ModelError(f"a server names {url.partition('?')[0][:_LONGEST_REASON]!r}, which is no address; refused")
+    return parts
+
+
+def joined(url: str, location: str) -> str:
+    """Return where a `Location` in the answer of an address leads; raises ModelError, as `split`."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        split(location)
+        raise ModelError(f"{_origin(url)[1]} sends us on to what is no address; refused") from None
+
+
 def same_host(url: str, other: str) -> bool:
     """Whether two addresses have the same scheme, host and port."""
     return _origin(url) == _origin(other)
 
 
 def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
+    parts = split(url)
     usual = {"https": 443, "http": 80}.get(parts.scheme)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = parts.port

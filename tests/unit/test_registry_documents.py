@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -104,10 +104,74 @@ def test_damaged_layers_are_refused_with_a_sentence(
     path.write_bytes(content)
     layer = Layer(path)
     try:
-        names = [name for name, _ in layer.members(Budget(1 << 20, Deadline(60, "x")))]
+        names = [member.path for member in layer.members(Budget(1 << 20, Deadline(60, "x")))]
         layer.take(dict.fromkeys(names, folder / "taken"), Budget(1 << 20, Deadline(60, "x")))
     except ModelError as error:
         assert "layer" in str(error)  # noqa: PT017
+
+
+def _extended(text: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """Return an extended header with the text."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, len(text)
+    return member.tobuf(tarfile.USTAR_FORMAT) + text + bytes(-len(text) % 512)
+
+
+def _sparse(headers: int) -> bytes:
+    """Return a sparse file of GNU tar whose map goes on through so many headers."""
+    piece = b"00000000001\0" * 2
+    block = bytearray(tarfile.TarInfo("s").tobuf(tarfile.GNU_FORMAT))
+    block[156:157], block[386:410], block[482], block[148:156] = tarfile.GNUTYPE_SPARSE, piece, 1, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    more = (piece * 21).ljust(511, b"\1") + b"\0"
+    return bytes(block) + more * headers
+
+
+_PLAIN = tarfile.TarInfo("m.onnx").tobuf()
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (_extended(b"20 size=" + b"9" * 11 + b"\n") + _PLAIN, "ends in the middle"),
+        (_extended(b"12 size=abc\n") + _PLAIN, "without a number"),
+        (_extended(b"9" * 5000 + b" a=b\n") + _PLAIN, "without a number"),
+        (_extended(b"0 a=b\n") + _PLAIN, "says nothing"),
+        (_extended(b"99 a=b\n") + _PLAIN, "says nothing"),
+        (_extended(b"6 a=b\n") * 5000 + _PLAIN, "more than 8 headers"),
+        (_extended(b"a\0", tarfile.GNUTYPE_LONGNAME) * 5000 + _PLAIN, "more than 8 headers"),
+        (_sparse(4), "ends in the middle"),
+    ],
+)
+def test_headers_that_would_hold_everything_up_are_refused(tmp_path: Path, layer: bytes, said: str) -> None:
+    """Sizes beyond the end, numbers that are none, chains of headers: at once, and in a sentence."""
+    (tmp_path / "layer").write_bytes(layer)
+    with pytest.raises(ModelError, match=said):
+        list(Layer(tmp_path / "layer").members(Budget(1 << 40, Deadline(60, "x"))))
+
+
+@pytest.mark.parametrize("said", [b"26 GNU.sparse.size=abcdef\n", b"20 GNU.sparse.map=1\n", b"16 path=a\0.onnx\n"])
+def test_files_with_holes_or_with_impossible_names_are_passed_over(tmp_path: Path, said: bytes) -> None:
+    """They are no models; what comes after them is found."""
+    (tmp_path / "layer").write_bytes(_extended(said) + _PLAIN + tarfile.TarInfo("n.onnx").tobuf())
+    found = list(Layer(tmp_path / "layer").members(Budget(1 << 20, Deadline(60, "x"))))
+    assert [member.is_plain for member in found] == [False, True]
+    assert found[1].path == PurePosixPath("/n.onnx")
+
+
+def test_members_are_those_that_tarfile_reads(tmp_path: Path) -> None:
+    """By name and by content, however it was written."""
+    with tarfile.open(fileobj=io.BytesIO(_ARCHIVE)) as tar:
+        expected = {PurePosixPath("/" + member.name): member for member in tar.getmembers()}
+        (tmp_path / "layer").write_bytes(_ARCHIVE)
+        layer = Layer(tmp_path / "layer")
+        found = {member.path: member.is_plain for member in layer.members(Budget(1 << 20, Deadline(60, "x")))}
+        assert found == {path: member.isreg() for path, member in expected.items()}
+        for number, path in enumerate(path for path, is_plain in found.items() if is_plain):
+            assert layer.take({path: tmp_path / f"{number}"}, Budget(1 << 20, Deadline(60, "x"))) == {path}
+            source = tar.extractfile(expected[path])
+            assert source is not None
+            assert (tmp_path / f"{number}").read_bytes() == source.read()
 
 
 def _damage(content: bytearray, data: st.DataObject) -> None:
