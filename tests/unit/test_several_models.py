@@ -202,7 +202,7 @@ def steps(draw: st.DrawFn) -> list[Step]:
 
 
 @given(steps())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_each_gives_what_it_would_give_alone(directory: Path, steps: list[Step]) -> None:
     """To the byte: ids, contexts, shares and revisions; and in the same order."""
     with TemporaryDirectory() as states:
@@ -216,7 +216,7 @@ def test_each_gives_what_it_would_give_alone(directory: Path, steps: list[Step])
 
 
 @given(steps())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_one_called_default_is_the_one_of_model_and_filter(directory: Path, steps: list[Step]) -> None:
     """Also in its ids; so that a second model can be added, and taken away, while the first goes on from its state."""
     plain = {key: value for key, value in MOTIONS.items() if key != "filter"}
