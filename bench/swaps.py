@@ -138,7 +138,7 @@ def play(
             tell(f"model {number} of {swaps}")
             played.models.append(write_model(folder / f"{number}.onnx", number, padding))
             asked = time.monotonic()
-            state = set_model(settings, json.dumps({"path": f"models/{number}.onnx"}).encode(), _PATIENCE)
+            state = set_model(settings.slots[0], json.dumps({"path": f"models/{number}.onnx"}).encode(), _PATIENCE)
             played.waits.append(time.monotonic() - asked)
             if (state.status, state.revision, state.active.sha256) != ("applied", number + 1, played.models[-1]):
                 raise BenchError(f"model {number} was not applied: {state}")

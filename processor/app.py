@@ -22,6 +22,7 @@ from processor.cloud import CloudLink
 from processor.copies import filters, identifier
 from processor.database import FILE_NAME
 from processor.delivery import Delivery
+from processor.division import Division
 from processor.errors import MladeError, SessionTakenOver, StateFull
 from processor.exchange.beginning import Beginning, begin, model_problems
 from processor.exchange.exchange import Exchange
@@ -69,10 +70,10 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         StateError: the state directory cannot be used.
     """
     clock = SystemClock()
-    metrics = Metrics()
+    metrics = Metrics(several_models=settings.model is None)
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0
-    store, beginning = _open_state(settings, clock)
+    store, beginnings = _open_state(settings, clock)
     age = AgeClock(clock, store.meta("age"), outbox.max_age)
     receipts = Receipts(store.receipts())
     subscriptions = _subscriptions(settings)
@@ -84,16 +85,19 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
     )
     copies = RetainedCopies(session, receipts, mqtt_5=broker is None or broker.protocol != "3.1.1")
     twin_memory = store.meta("twin")
-    lane = open_lane(
-        beginning,
-        store.slot(MODEL_SLOT),
-        window_size=twin_memory["window_size"] if twin_memory and settings.legacy else None,
-        paused=bool(store.meta("paused")),
-        copies=copies,
-        held=lambda: session.held,
-    )
-    lanes = [lane]
-    del beginning  # it would hold the model after another has taken over
+    window_size = twin_memory["window_size"] if twin_memory and settings.legacy else None
+    lanes = [
+        open_lane(
+            beginning,
+            store.slot(beginning.slot.name),
+            window_size=window_size if beginning.slot.name == MODEL_SLOT else None,
+            paused=bool(store.meta("paused")),
+            copies=copies,
+            held=lambda: session.held,
+        )
+        for beginning in beginnings
+    ]
+    beginnings.clear()  # they would hold models after others have taken over
     deliveries = _deliveries(settings, store, clock, link)
 
     def accepted(session_present: bool) -> None:  # noqa: FBT001 - the connection calls it so
@@ -120,27 +124,36 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         publish_inference=settings.publish_inference,
         publish_every=settings.metrics.publish_every / NS,
         extra=lambda: {
-            "broker_connected": math.nan if broker is None else float(connection.online),
-            "broker_connects": float(connection.connects),
-            "received_bytes": float(connection.bytes_read),
-            "outbox_max_bytes": float(outbox.max_bytes),
-            "model_look_failures": float(loader.failures),
+            ("broker_connected",): math.nan if broker is None else float(connection.online),
+            ("broker_connects",): float(connection.connects),
+            ("received_bytes",): float(connection.bytes_read),
+            ("outbox_max_bytes",): float(outbox.max_bytes),
+            **{("model_look_failures", one.lane): float(one.failures) for one in loaders},
         },
         outputs=link if settings.hub is not None and settings.hub.edge else None,
     )
-    twin = Twin(link=link, lane=lane, legacy=settings.legacy, kept=twin_memory)
-    loader = Loader(lane.name, lane.computation.recent, connection.wake)
-    exchange = Exchange(
-        lane=lane,
-        source=connection,
-        loader=loader,
-        problems=model_problems,
-        metrics=metrics,
-        clock=clock,
-        report=twin.report,
-    )
+    twin = Twin(link=link, lanes=lanes, legacy=settings.legacy, kept=twin_memory)
+    loaders = [Loader(lane.name, lane.computation.recent, connection.wake) for lane in lanes]
+    exchanges = [
+        Exchange(
+            lane=lane,
+            source=connection,
+            loader=loader,
+            problems=model_problems,
+            metrics=metrics,
+            clock=clock,
+            report=twin.report,
+            in_force=lambda: [one.models.in_force.fetched for one in lanes],
+        )
+        for lane, loader in zip(lanes, loaders, strict=True)
+    ]
     commands = Commands(
-        lanes=lanes, store=store, deliveries=deliveries, reporting=reporting, clock=clock, reload=exchange.reload
+        lanes=lanes,
+        store=store,
+        deliveries=deliveries,
+        reporting=reporting,
+        clock=clock,
+        reloads={one.lane.name: one.reload for one in exchanges},
     )
     steering = Steering(
         root=settings.root,
@@ -148,7 +161,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         source=connection,
         link=link,
         lanes=lanes,
-        exchanges=[exchange],
+        exchanges=exchanges,
         twin=twin,
         store=store,
         commands=commands,
@@ -159,7 +172,6 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         session=session,
         subscriptions={one.filter: one.identifier for one in subscriptions if one.control},
     )
-    batch = settings.model.batch
 
     def notify() -> None:
         for delivery in deliveries:
@@ -167,7 +179,8 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
 
     pipeline = Pipeline(
         source=connection,
-        requests=[link.take, loader.take],
+        requests=[link.take, *(loader.take for loader in loaders)],
+        division=Division.of(settings),
         lanes=lanes,
         store=store,
         receipts=receipts,
@@ -178,10 +191,11 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         age=age,
         notify=notify,
         resumes=resumes,
-        max_batch=min(batch.messages, most_messages(settings)),
-        seconds_per_message=_SECONDS_PER_IMAGE if settings.sources[0].format == "image" else 0.0,
-        max_delay=batch.max_delay / NS,
+        max_batch=min(min(slot.model.batch.messages, most_messages(slot)) for slot in settings.slots),
+        seconds_per_message=_SECONDS_PER_IMAGE if any(one.format == "image" for one in settings.sources) else 0.0,
+        max_delay=min(slot.model.batch.max_delay for slot in settings.slots) / NS,
     )
+    store.drop_other_slots()
     store.commit(
         Changes(
             meta={"age": age.memory(), "session": session.memory()},
@@ -190,24 +204,25 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         0,
     )
     hosts = _sparkplug_hosts(settings, connection, clock)
-    return App(settings, store, connection, pipeline, reporting, deliveries, [loader], metrics, stop, hosts)
+    return App(settings, store, connection, pipeline, reporting, deliveries, loaders, metrics, stop, hosts)
 
 
-def _open_state(settings: Settings, clock: SystemClock) -> tuple[Store, Beginning]:
-    """Return the store, and with which model and filter to go on; where that cannot be, the store is closed again."""
-    document, text = load_filter(settings)
+def _open_state(settings: Settings, clock: SystemClock) -> tuple[Store, list[Beginning]]:
+    """Return the store, and with which models and filters to go on; where that cannot be, the store is closed again."""
+    configured = [(slot, *load_filter(slot)) for slot in settings.slots]
     begun = None
     if not (settings.state_path / FILE_NAME).exists():  # where something does not fit, there never is any state
-        begun = begin(settings, document, text, lambda _: None, clock.wall())
+        begun = [begin(*one, lambda _: None, clock.wall()) for one in configured]
     outbox = settings.outbox
     store = Store(
         settings.state_path,
         durability=outbox.durability,
         bounds=Bounds(outbox.max_bytes, outbox.max_age, outbox.when_full),
         bridges=[bridge.name for bridge in settings.bridges],
+        slots=[slot.name for slot in settings.slots],
     )
     try:
-        return store, begun or begin(settings, document, text, store.slot(MODEL_SLOT).meta, clock.wall())
+        return store, begun or [begin(*one, store.slot(one[0].name).meta, clock.wall()) for one in configured]
     except BaseException:
         store.close()
         raise
@@ -248,9 +263,13 @@ def _subscriptions(settings: Settings) -> list[Subscription]:
     """Return our own topics and the sources' filters; the live filter first, so that it judges the first reading."""
     if settings.broker is None:
         return []
-    root = settings.root
     data = [(text, settings.sources[position].qos) for position, text in filters(settings.sources)]
-    own = [(one.at(root), one.listen) for one in own_topics.OWN_TOPICS if one.listen is not None]
+    own = [
+        (one.at(own_root), one.listen)
+        for one in own_topics.OWN_TOPICS
+        if one.listen is not None
+        for own_root in ([slot.root for slot in settings.slots] if one.per_model else [settings.root])
+    ]
     subscriptions = [
         *(Subscription(text, qos, identifier(text), control=True) for text, qos in own),
         *(Subscription(text, qos, identifier(text)) for text, qos in data),
@@ -439,7 +458,8 @@ def run(settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     log.info(
         "Processor %s: %d source(s), model %s, %d bridge(s), state in %s.",
-        settings.id, len(settings.sources), references.parse(settings.model.path).text.rpartition("/")[2],
+        settings.id, len(settings.sources),
+        ", ".join(references.parse(slot.model.path).text.rpartition("/")[2] for slot in settings.slots),
         len(settings.bridges), settings.path(settings.state_dir),
     )  # fmt: skip
     app.start()

@@ -24,9 +24,9 @@ from processor.obtaining import obtain, remember
 from processor.protocols import Model
 from processor.retained import RetainedCopies
 from processor.selection import Selection
-from processor.settings import HubBridge, HubLegacy, Settings
+from processor.settings import HubBridge, HubLegacy, Slot
 from processor.shadow.judge import Shadow
-from processor.types import OutputKind
+from processor.types import MODEL_SLOT, OutputKind
 from processor.windows import Shape, WindowBuffer
 
 log = logging.getLogger(__name__)
@@ -35,27 +35,27 @@ _PIXELS_AT_ONCE: Final = 32 << 20
 """Bytes."""
 
 
-def obtain_model(settings: Settings) -> tuple[Settings, OnnxModel]:
-    """Bring the configured model here, and load it.
+def obtain_model(slot: Slot) -> tuple[Slot, OnnxModel]:
+    """Bring a configured model here, and load it.
 
     Returns:
-        The settings, with the model's annotations where they say nothing themselves, and the model.
+        The slot, with the model's annotations where the file says nothing, and the model.
 
     Raises:
         ModelError: it cannot be had or loaded, or does not fit what the sources give.
     """
-    obtained, _ = obtain(settings)
+    obtained, _ = obtain(slot)
     return obtained, open_model(obtained)
 
 
-def open_model(settings: Settings) -> OnnxModel:
-    """Load the configured model; it is fetched where `obtain` has not done so before.
+def open_model(slot: Slot) -> OnnxModel:
+    """Load a configured model; it is fetched where `obtain` has not done so before.
 
     Raises:
         ModelError: it cannot be had or loaded, or does not fit what the sources give.
     """
-    settings, fetched = obtain(settings)
-    model, source = settings.model, settings.sources[0]
+    slot, fetched = obtain(slot)
+    model, source = slot.model, slot.sources[0]
     loaded = load_model(
         fetched.path,
         name=fetched.name,
@@ -74,16 +74,16 @@ def open_model(settings: Settings) -> OnnxModel:
         max_batch=model.batch.max_size,
         threads=model.threads,
         providers=model.providers,
-        custom_ops=[settings.path(name) for name in model.custom_ops],
+        custom_ops=[slot.path(name) for name in model.custom_ops],
     )
-    remember(settings)
+    remember(slot)
     return loaded
 
 
-def signature(settings: Settings) -> str:
+def signature(slot: Slot) -> str:
     """Return what windows look like: those kept from a run in which they looked different are useless."""
-    window = settings.model.window
-    sources = [[source.name, source.fields] for source in settings.sources]
+    window = slot.model.window
+    sources = [[source.name, source.fields] for source in slot.sources]
     return json.dumps([window.size, window.step, window.max_gap, sources])
 
 
@@ -101,54 +101,55 @@ class Answers(Protocol):
         ...
 
 
-def filter_problems(settings: Settings, model: Answers, document: FilterDocument) -> Sequence[Problem]:
+def filter_problems(slot: Slot, model: Answers, document: FilterDocument) -> Sequence[Problem]:
     """Return where a filter does not fit the model or the sources."""
-    known = dict.fromkeys(field for source in settings.sources for field in source.fields)
-    window, source = settings.model.window, settings.sources[0]
+    window, source = slot.model.window, slot.sources[0]
     channels = None if source.format == "image" else len(source.fields)
     return [
         *check_against(
             document,
             kind=model.kind,
             labels=model.labels,
-            fields=list(known),
-            shadow=settings.model.shadow is not None,
+            fields=slot.fields,
+            shadow=slot.model.shadow is not None,
         ),
         *context.problems(document, step=window.step, channels=channels, max_streams=window.max_streams),
     ]
 
 
-def legacy_problems(settings: Settings, model: Answers) -> Sequence[Problem]:
+def legacy_problems(slot: Slot, model: Answers) -> Sequence[Problem]:
     """Return where what the configuration says of MLADE's desired properties does not fit the model or the sources."""
+    if slot.name != MODEL_SLOT:  # they are for that one alone
+        return []
     return [
         problem
-        for position, bridge in enumerate(settings.bridges)
+        for position, bridge in enumerate(slot.settings.bridges)
         if isinstance(bridge, HubBridge) and bridge.legacy is not None
-        for problem in _legacy_problems(settings, model, bridge.legacy, f"bridges[{position}].legacy")
+        for problem in _legacy_problems(slot, model, bridge.legacy, f"bridges[{position}].legacy")
     ]
 
 
-def _legacy_problems(settings: Settings, model: Answers, legacy: HubLegacy, path: str) -> Iterator[Problem]:
+def _legacy_problems(slot: Slot, model: Answers, legacy: HubLegacy, path: str) -> Iterator[Problem]:
     document = validate_filter(as_filter({}, legacy.field, legacy.label))
-    for problem in filter_problems(settings, model, document):
+    for problem in filter_problems(slot, model, document):
         key = "field" if ".where.fields" in problem.path else "label"
         yield Problem(f"{path}.{key}", problem.message)
 
 
-def most_messages(settings: Settings) -> int:
+def most_messages(slot: Slot) -> int:
     """Return how many messages may be carried through at once: an image is a small one, and takes much room."""
-    source = settings.sources[0]
+    source = slot.sources[0]
     if source.image_size is None:
         return sys.maxsize
     height, width = source.image_size
     return max(1, _PIXELS_AT_ONCE // (height * width * source.channels))
 
 
-def make_windows(settings: Settings) -> WindowBuffer:
+def make_windows(slot: Slot) -> WindowBuffer:
     """Return empty windows."""
-    window = settings.model.window
+    window = slot.model.window
     # Of images only their places and times are kept.
-    shape = Shape(window.size, window.step, len(settings.sources[0].fields), window.max_gap)
+    shape = Shape(window.size, window.step, len(slot.sources[0].fields), window.max_gap)
     return WindowBuffer(shape, window.max_streams)
 
 
@@ -161,7 +162,7 @@ class Assembly(NamedTuple):
 
 
 def build_computation(
-    settings: Settings,
+    slot: Slot,
     model: Model,
     document: FilterDocument,
     *,
@@ -178,7 +179,7 @@ def build_computation(
     """Put decoders, windows, model and filter together.
 
     Args:
-        settings: the configuration.
+        slot: the model's part of the configuration.
         model: from `open_model`.
         document: the filter, which fits the model and the sources.
         windows: from `make_windows`, with what is known from an earlier run.
@@ -191,16 +192,17 @@ def build_computation(
         of_sources: what the sources remember from it.
         samples: whether accepted windows become samples; else they are only counted.
     """
-    field_names = [(source.name, source.fields) for source in settings.sources]
+    field_names = [(source.name, source.fields) for source in slot.sources]
 
     def make_selection(active: FilterDocument, judge: Model) -> Selection:
         return Selection(active, judge.labels, field_names, computation.selection.memories.successor())
 
-    decoders = [decoder(source) for source in settings.sources]
-    intake = Intake(settings.sources, decoders, windows, settings.topic_prefix, copies=copies, held=held)
+    decoders = [decoder(source) for source in slot.sources]
+    intake = Intake(slot.sources, decoders, windows, slot.settings.topic_prefix, copies=copies, held=held)
     intake.memory.restore(of_sources)
     computation = Computation(
-        settings.id,
+        slot.settings.id,
+        slot=slot.name,
         intake=intake,
         windows=windows,
         model=model,

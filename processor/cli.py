@@ -23,9 +23,10 @@ from processor.commands import live_model, recordings
 from processor.commands.dashboard import dashboard
 from processor.commands.discover import discover
 from processor.commands.model import models
-from processor.commands.options import NO_ANSWER, AsJson, Config, Timeout, answer
+from processor.commands.options import NO_ANSWER, AsJson, Config, ModelName, Timeout, answer, chosen
 from processor.errors import ConfigurationError, MladeError, ModelError, ModelUnavailable
 from processor.logs import one_line, set_up
+from processor.types import MODEL_SLOT
 
 _REJECTED: Final = 1
 _BAD_CONFIGURATION: Final = 2
@@ -132,9 +133,11 @@ def status(
         body = {
             "id": loaded.id,
             "online": bool(found.online),
-            "filter": msgspec.to_builtins(found.filter),
+            "filter": msgspec.to_builtins(found.filters.get(MODEL_SLOT)),
             "metrics": found.raw_metrics,
         }
+        if loaded.models:
+            body |= {"filters": msgspec.to_builtins(found.filters), "models": msgspec.to_builtins(found.models)}
         typer.echo(json.dumps(body, ensure_ascii=False))
     else:
         rows = [("processor", f"{loaded.root}"), *printing.status_rows(found, datetime.now(UTC))]
@@ -152,12 +155,12 @@ models.command("set")(live_model.set_model)
 
 
 @filters.command("get")
-def get_filter(config: Config, timeout: Timeout = 5.0) -> None:
+def get_filter(config: Config, model: ModelName = None, timeout: Timeout = 5.0) -> None:
     """Print the filter in force, as YAML that `set` takes, with its revision and source."""
     from processor import printing, remote, settings  # noqa: PLC0415
 
-    loaded = settings.load(config)
-    state = answer(lambda: remote.get_filter(loaded, timeout))
+    slot = chosen(settings.load(config), model)
+    state = answer(lambda: remote.get_filter(slot, timeout))
     typer.echo(printing.filter_yaml(state), nl=False)
 
 
@@ -169,6 +172,7 @@ def set_filter(
     ] = None,
     *,
     clear: Annotated[bool, typer.Option("--clear", help="Return to the filter of the processor's file.")] = False,
+    model: ModelName = None,
     timeout: Timeout = 5.0,
 ) -> None:
     """Publish a filter and wait for the processor's answer."""
@@ -178,8 +182,8 @@ def set_filter(
     if clear == (file is not None):
         raise typer.BadParameter("give either a FILE or --clear")
     payload = b"" if file is None else file.read(MAX_BYTES + 1)
-    loaded = settings.load(config)
-    state = answer(lambda: remote.set_filter(loaded, payload, timeout))
+    slot = chosen(settings.load(config), model)
+    state = answer(lambda: remote.set_filter(slot, payload, timeout))
     if state.status == "applied":
         typer.echo(printing.filter_line(state))
         return
@@ -190,17 +194,17 @@ def set_filter(
 
 
 @filters.command("watch")
-def watch_filter(config: Config, timeout: Timeout = 5.0) -> None:
+def watch_filter(config: Config, model: ModelName = None, timeout: Timeout = 5.0) -> None:
     """Print the filter's state and the processor's status at each change, until Ctrl-C."""
     from processor import printing, remote, settings  # noqa: PLC0415
 
-    loaded = settings.load(config)
+    slot = chosen(settings.load(config), model)
 
     def tell(sentence: str) -> None:
         typer.echo(one_line(sentence), err=True)
 
     def print_changes() -> None:
-        for change in remote.follow(loaded, timeout, tell):
+        for change in remote.follow(slot, timeout, tell):
             time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             line = one_line(change) if isinstance(change, str) else printing.filter_line(change)
             print(time, line, flush=True)  # noqa: T201 - a command's output, at once also into a pipe

@@ -21,6 +21,7 @@ from processor.samples import Candidates
 from processor.selection import Judgement, Selection
 from processor.shadow.judge import Shadow
 from processor.types import (
+    MODEL_SLOT,
     DeadLetter,
     Images,
     Message,
@@ -69,7 +70,7 @@ class Outcome:
 
 
 class Computation:
-    """Intake, windows, model and filter of one processor. Used by one thread.
+    """Intake, windows, model and filter of one model slot. Used by one thread.
 
     Attributes:
         windows: every stream's.
@@ -84,6 +85,7 @@ class Computation:
         self,
         processor: str,
         *,
+        slot: str = MODEL_SLOT,
         intake: Intake,
         windows: WindowBuffer,
         model: Model,
@@ -98,6 +100,7 @@ class Computation:
 
         Args:
             processor: its id.
+            slot: the model's name in it.
             intake: decodes messages.
             windows: every stream's.
             model: judges windows.
@@ -115,6 +118,7 @@ class Computation:
         self.paused = paused
         self.recent = RecentWindows()
         self._processor = processor
+        self._slot = slot
         self._intake = intake
         self._fields = fields
         self._makes_samples = samples
@@ -236,7 +240,7 @@ class Computation:
         if self.shadow is not None:
             predictions = self.shadow.judge(windows, predictions)
         names = {slot: name for slot in set(windows.slots.tolist()) if (name := self.windows.names[slot])}
-        return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names)
+        return Candidates(self._processor, self._fields, self.model, windows, predictions, names=names, slot=self._slot)
 
     def _with_context(
         self,

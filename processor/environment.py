@@ -68,12 +68,18 @@ def lay_over(data: Mapping[str, Any], environment: Mapping[str, str], known: Seq
     return Overlay(merged, variables, problems)
 
 
+def _is_of_a_filter(keys: Sequence[str]) -> bool:
+    """Whether this is a key within `filter`, or within a model's."""
+    at = 2 if keys[0] == "models" else 0
+    return len(keys) > at + 1 and keys[at] == "filter"
+
+
 def _value(keys: Sequence[str], text: str) -> object:
     """Return what a variable says. What is not JSON stays text, for the key's own check to judge."""
     if keys[-1] == "password":
         return text  # whatever it looks like
     try:
-        if keys[0] == "filter" and len(keys) > 1:
+        if _is_of_a_filter(keys):
             return document.parse(text)  # numbers, too: a filter takes no text for them
         if text == "null" or text[:1] in ("[", "{"):
             return json.loads(text)

@@ -17,7 +17,9 @@ from processor.types import MODEL_SLOT, NS, Floats, Predictions, Times
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - its text carries no offset; a Z is added
 
 
-def event_id(processor: str, source: str, stream: str, times: Times, values: Floats | bytes) -> str:
+def event_id(
+    processor: str, source: str, stream: str, times: Times, values: Floats | bytes, *, slot: str = MODEL_SLOT
+) -> str:
     """Return the 32 hex digits that name a window: the same window always has the same.
 
     Args:
@@ -26,9 +28,10 @@ def event_id(processor: str, source: str, stream: str, times: Times, values: Flo
         stream: the stream's key.
         times: (size,) ns since the Unix epoch.
         values: (size, C); of an image its payload.
+        slot: the model's.
     """
     digest = hashlib.sha256()
-    for text in (processor, source, MODEL_SLOT, stream):
+    for text in (processor, source, slot, stream):
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(struct.pack("<I", len(encoded)) + encoded)
     digest.update(times.astype("<i8").tobytes())

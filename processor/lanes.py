@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from processor.assembly import build_computation, make_windows, signature
-from processor.computation import Computation
+from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.exchange.beginning import Beginning, reopen, resized
 from processor.exchange.control import ModelControl
@@ -24,7 +24,8 @@ from processor.selection import Selection
 from processor.shadow.opening import META as SHADOW
 from processor.sizing import WindowSize
 from processor.slot_state import SlotState
-from processor.types import MODEL_SLOT
+from processor.store import Changes
+from processor.types import Message
 from processor.windows import LookBack
 
 
@@ -56,6 +57,16 @@ class Lane:
     source_names: Sequence[str]
     fields: Sequence[str]
 
+    def carry(self, messages: Sequence[Message], changes: Changes) -> Outcome:
+        """Carry its part of a batch from messages to samples, and add to `changes` what that changes on disk."""
+        outcome = self.computation.run(messages)
+        own = changes.of(self.name)
+        own.remembered = outcome.remembered
+        self.journal.record(own, outcome.taken.readings.slots, outcome.past)
+        changes.samples = [*changes.samples, *outcome.outgoing]
+        changes.dead_letters = [*changes.dead_letters, *outcome.dead_letters]
+        return outcome
+
     def memory(self) -> dict[str, Any]:
         """Return what has to survive a restart, as JSON holds it."""
         filters, models, selection = self.filters.memory(), self.models.memory(), self.computation.selection
@@ -82,8 +93,8 @@ def open_lane(
         copies: tells retained messages that were read before.
         held: returns the filters that a message may have a copy for.
     """
-    settings, models, filters, opened = beginning
-    sized, model, shadow = resized(settings, models, opened, window_size)
+    slot, models, filters, opened = beginning
+    sized, model, shadow = resized(slot, models, opened, window_size)
     del opened, beginning  # they would hold the model after another has taken over
     windows = make_windows(sized)
     windows.keep(LookBack(*(state.meta("look_back") or ())))
@@ -103,21 +114,21 @@ def open_lane(
         held=held,
     )
     sizes = WindowSize(
-        configured=settings.model.window.size,
+        configured=slot.model.window.size,
         computation=computation,
         journal=journal,
         open_models=partial(reopen, models),
-        signature=lambda size: signature(settings.with_window_size(size)),
+        signature=lambda size: signature(slot.with_window_size(size)),
     )
     return Lane(
-        name=MODEL_SLOT,
-        root=settings.root,
+        name=slot.name,
+        root=slot.root,
         computation=computation,
         filters=filters,
         models=models,
         make_selection=make_selection,
         journal=journal,
         sizes=sizes,
-        source_names=[source.name for source in settings.sources],
-        fields=list(dict.fromkeys(field for source in settings.sources for field in source.fields)),
+        source_names=[source.name for source in slot.sources],
+        fields=slot.fields,
     )

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -122,7 +123,7 @@ class Commands:
         deliveries: Sequence[Delivery],
         reporting: Reporting,
         clock: Clock,
-        reload: Callable[[Answer], None],
+        reloads: Mapping[str, Callable[[Answer], None]],
     ) -> None:
         """Take what `app.build` made.
 
@@ -132,14 +133,14 @@ class Commands:
             deliveries: to flush.
             reporting: for the answer to `status`.
             clock: for intervals.
-            reload: looks again at what the model's path leads to, and answers.
+            reloads: for each model, look again at what its path leads to, and answer.
         """
         self._lanes = lanes
         self._store = store
         self._deliveries = deliveries
         self._reporting = reporting
         self._clock = clock
-        self._reload = reload
+        self._reloads = reloads
         self._flushes: list[_Flush] = []
 
     def carry_out(self, name: str, answer: Answer) -> tuple[dict[str, Any], Callable[[], None]]:
@@ -168,6 +169,27 @@ class Commands:
             case _:
                 body = {"status": "ok", "version": __version__, "time": timestamp(self._clock.wall())}
                 return {}, lambda: answer(OK, body)
+
+    def _reload(self, answer: Answer) -> None:
+        """Have all models looked for anew; of several, the answers are given together."""
+        if len(self._reloads) == 1:
+            (only,) = self._reloads.values()
+            only(answer)
+            return
+        told: dict[str, tuple[int, Mapping[str, Any]]] = {}
+
+        def take(name: str, status: int, body: Mapping[str, Any]) -> None:
+            told[name] = (status, body)
+            if len(told) < len(self._reloads):
+                return
+            failed = "; ".join(f"{name}: {one['error']}" for name, (_, one) in told.items() if "error" in one)
+            whole = error(failed) if failed else {"status": "ok"}
+            answer(
+                max(code for code, _ in told.values()), whole | {"models": {key: one for key, (_, one) in told.items()}}
+            )
+
+        for name, reload in self._reloads.items():
+            reload(partial(take, name))
 
     def _flush(self, answer: Answer) -> None:
         if len(self._flushes) >= _MOST_FLUSHES:

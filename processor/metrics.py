@@ -23,6 +23,9 @@ class Declaration(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
+_MODEL: Final = ("model",)
+"""Its slot. Exposed where there are several; of the model of `model:` the series have no such label."""
+
 METRICS: Final = (
     Declaration("build_info", "gauge", "Always 1; the label says which version runs", ("version",)),
     # What came in.
@@ -37,26 +40,31 @@ METRICS: Final = (
     Declaration("requests", "counter", "Rebirths asked of Sparkplug edge nodes"),
     Declaration("dead_letters", "counter", "Messages that could not be processed", ("reason",)),
     # What was judged.
-    Declaration("streams", "gauge", "Streams known"),
+    Declaration("streams", "gauge", "Streams known", _MODEL),
     Declaration(
-        "forgotten_streams", "counter", "Streams forgotten because there were more than model.window.max_streams"
+        "forgotten_streams", "counter", "Streams forgotten because there were more than window.max_streams", _MODEL
     ),
-    Declaration("windows", "counter", "Windows judged"),
-    Declaration("accepted", "counter", "Windows accepted", ("rule",)),
-    Declaration("context", "counter", "Windows sent beside a sample, as its context"),
-    Declaration("accepted_labels", "counter", "Windows accepted, by predicted label", ("label",)),
-    Declaration("rejected", "counter", "Windows rejected, by the furthest condition any rule came to", ("reason",)),
+    Declaration("windows", "counter", "Windows judged", _MODEL),
+    Declaration("accepted", "counter", "Windows accepted", ("model", "rule")),
+    Declaration("context", "counter", "Windows sent beside a sample, as its context", _MODEL),
+    Declaration("accepted_labels", "counter", "Windows accepted, by predicted label", ("model", "label")),
+    Declaration(
+        "rejected", "counter", "Windows rejected, by the furthest condition any rule came to", ("model", "reason")
+    ),
     Declaration("batches", "counter", "Batches processed"),
     Declaration("batch_seconds", "counter", "Time from a batch's reading to its acknowledgement, seconds"),
-    Declaration("filter_revision", "gauge", "Revision of the filter in force"),
-    Declaration("model_info", "gauge", "Always 1; the labels name the model in force", ("name", "sha256")),
-    Declaration("model_revision", "gauge", "Revision of the model in force; grows by one with each change"),
-    Declaration("model_swaps", "counter", "Models that took over while the processor ran"),
-    Declaration("model_rejected", "counter", "Models that were wanted while it ran, and rejected"),
+    Declaration("filter_revision", "gauge", "Revision of the filter in force", _MODEL),
+    Declaration("model_info", "gauge", "Always 1; the labels name the model in force", ("model", "name", "sha256")),
+    Declaration("model_revision", "gauge", "Revision of the model in force; grows by one with each change", _MODEL),
+    Declaration("model_swaps", "counter", "Models that took over while the processor ran", _MODEL),
+    Declaration("model_rejected", "counter", "Models that were wanted while it ran, and rejected", _MODEL),
     Declaration(
-        "model_look_failures", "counter", "Times that the model's path could not be looked at, for model.refresh"
+        "model_look_failures",
+        "counter",
+        "Times that the model's path could not be looked at, for model.refresh",
+        _MODEL,
     ),
-    Declaration("schedule_active", "gauge", "Whether the filter's schedule is active now: 1 or 0"),
+    Declaration("schedule_active", "gauge", "Whether the filter's schedule is active now: 1 or 0", _MODEL),
     Declaration("paused", "gauge", "Whether the processor is paused: 1 or 0"),
     # What a shadow says of a part of a model's windows.
     Declaration(
@@ -104,8 +112,8 @@ METRICS: Final = (
 BRIDGE_FIGURES: Final = ("connected", "messages", "blocks", "samples", "uploads", "window", "quota_left")
 """What a bridge may count itself: `bridge_<name>` above, and `bridges.<bridge>.<name>` on the metrics topic."""
 
-SCORE: Final = Declaration("score", "histogram", "Scores of all windows, by the rule that measured", ("rule",))
-"""Counted otherwise than the others: a histogram a rule, over EDGES."""
+SCORE: Final = Declaration("score", "histogram", "Scores of all windows, by the rule that measured", ("model", "rule"))
+"""Counted otherwise than the others: a histogram for each rule of each model, over EDGES."""
 
 EDGES: Final = np.linspace(0.0, 1.0, 21)
 """Upper edges of the score histograms' bins, in the measure's unit; scores outside [0, 1] fall in the outer bins."""
@@ -116,12 +124,14 @@ _DECLARED: Final = {metric.name: metric for metric in METRICS}
 class Metrics:
     """The values. Counters are written by the pipeline thread, gauges by whoever looks; reading sees recent values."""
 
-    def __init__(self) -> None:
-        """Start at zero."""
+    def __init__(self, *, several_models: bool = False) -> None:
+        """Start at zero; `several_models`: whether the label `model` is exposed."""
+        self._several_models = several_models
         self._values: dict[tuple[str, tuple[str, ...]], float] = {
             (metric.name, ()): 0.0 for metric in METRICS if not metric.labels
         }
-        self._scores: dict[str, tuple[Ints, float]] = {}  # by rule: its bins and the sum; replaced whole
+        # By model and rule: its bins and the sum; replaced whole.
+        self._scores: dict[tuple[str, str], tuple[Ints, float]] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(namespace="mlade", registry=self._registry)  # CPU time, memory, open files, start time
@@ -141,57 +151,72 @@ class Metrics:
         """Set a gauge, or a counter that is kept elsewhere."""
         self._values[name, labels] = value
 
-    def set_only(self, name: str, value: float, *labels: str) -> None:
-        """Set a gauge, and forget its values for other labels."""
-        for key in [key for key in list(self._values) if key[0] == name and key[1] != labels]:
+    def set_only(self, name: str, value: float, model: str, *labels: str) -> None:
+        """Set a gauge, and forget its values for the same model and other labels."""
+        others = [key for key in list(self._values) if key[0] == name and key[1][:1] == (model,)]
+        for key in others:
             del self._values[key]
-        self._values[name, labels] = value
+        self._values[name, (model, *labels)] = value
 
-    def total(self, name: str) -> int:
-        """Return a counter over all its labels."""
-        return round(sum(value for (known, _), value in list(self._values.items()) if known == name))
+    def total(self, name: str, model: str | None = None) -> int:
+        """Return a counter over all its labels; of one with the label `model`, over one model's where that is given."""
+        return round(sum(value for _, value in self._of(name, model)))
 
-    def by(self, name: str) -> dict[str, int]:
-        """Return a counter with one label, by that label; what was never counted is left out."""
-        values = list(self._values.items())
-        return {labels[0]: round(value) for (known, labels), value in values if known == name and value}
+    def by(self, name: str, model: str | None = None) -> dict[str, int]:
+        """Return a counter by its last label, as `total`; what was never counted is left out."""
+        found: dict[str, float] = {}
+        for labels, value in self._of(name, model):
+            if value:
+                found[labels[-1]] = found.get(labels[-1], 0.0) + value
+        return {label: round(value) for label, value in found.items()}
 
-    def observe(self, rule: str, scores: Floats) -> None:
-        """Count a rule's scores into its histogram; those that are not numbers are left out."""
+    def _of(self, name: str, model: str | None) -> Iterator[tuple[tuple[str, ...], float]]:
+        for (known, labels), value in list(self._values.items()):
+            if known == name and model in (None, *labels[:1]):
+                yield labels, value
+
+    def observe(self, model: str, rule: str, scores: Floats) -> None:
+        """Count the scores of a model's rule into its histogram; those that are not numbers are left out."""
         finite = scores[np.isfinite(scores)]
         # One bin below the first edge and one above the last, which are counted into their neighbours.
         counts = np.bincount(EDGES.searchsorted(finite), minlength=len(EDGES) + 1)
         counts[1] += counts[0]
         counts[-2] += counts[-1]
-        known, total = self._scores.get(rule, (0, 0.0))
-        self._scores[rule] = (known + counts[1:-1], total + float(finite.sum()))
+        known, total = self._scores.get((model, rule), (0, 0.0))
+        self._scores[model, rule] = (known + counts[1:-1], total + float(finite.sum()))
 
-    def forget_scores(self) -> None:
-        """Start the histograms again: the rules changed."""
-        self._scores.clear()
+    def forget_scores(self, model: str) -> None:
+        """Start a model's histograms again: the rules changed."""
+        self._scores = {key: known for key, known in self._scores.items() if key[0] != model}
 
-    def histograms(self) -> dict[str, list[int]]:
-        """Return the counts in each rule's bins."""
-        return {rule: counts.tolist() for rule, (counts, _) in list(self._scores.items())}
+    def histograms(self, model: str) -> dict[str, list[int]]:
+        """Return the counts in the bins of each of a model's rules."""
+        return {rule: counts.tolist() for (of, rule), (counts, _) in list(self._scores.items()) if of == model}
 
     def collect(self) -> Iterator[Metric]:
         """Yield everything, for prometheus_client."""
         values = list(self._values.items())
         for metric in METRICS:
+            hidden = self._hidden(metric)
             family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(
-                f"mlade_{metric.name}", metric.text, labels=metric.labels
+                f"mlade_{metric.name}", metric.text, labels=metric.labels[hidden:]
             )
             for (name, labels), value in values:
                 if name == metric.name:
-                    family.add_metric(labels, value)
+                    family.add_metric(labels[hidden:], value)
             yield family
-        scores = HistogramMetricFamily(f"mlade_{SCORE.name}", SCORE.text, labels=SCORE.labels)
-        for rule, (counts, total) in list(self._scores.items()):
+        hidden = self._hidden(SCORE)
+        scores = HistogramMetricFamily(f"mlade_{SCORE.name}", SCORE.text, labels=SCORE.labels[hidden:])
+        for labels, (counts, total) in list(self._scores.items()):
             sums = np.cumsum(counts).tolist()
             edges = [f"{edge:g}" for edge in EDGES[1:-1].tolist()]
             buckets: list[Any] = [*zip(edges, sums, strict=False), ("+Inf", sums[-1])]
-            scores.add_metric([rule], buckets, total)
+            scores.add_metric(labels[hidden:], buckets, total)
         yield scores
+
+    def _hidden(self, metric: Declaration) -> int:
+        """Return how many of a metric's first labels are not exposed."""
+        return 0 if self._several_models else len(_MODEL) * (metric.labels[:1] == _MODEL)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the registry need not collect at registration."""

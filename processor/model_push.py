@@ -15,13 +15,14 @@ from processor.obtaining import options_of
 from processor.registry import references
 from processor.registry.fetched import PREFIX, as_annotations
 from processor.registry.pushing import Pushed, push
+from processor.settings import Slot
 
 
 def push_file(
     path: Path,
     to: str,
     *,
-    config: Path | None,
+    configured: Slot | None,
     labels: Sequence[str] | None,
     annotations: Sequence[str],
     registry: Mapping[str, Any],
@@ -31,7 +32,7 @@ def push_file(
     Args:
         path: an ONNX file.
         to: `oci://registry/repository:tag`.
-        config: a configuration whose section `model` is said of it, and says how the registry is reached; None: none.
+        configured: what its section `model` says is said of it, and how the registry is reached; None: there is none.
         labels: of its output.
         annotations: more of them, `key=value`.
         registry: keys of `model.registry`, instead of the configuration's.
@@ -46,18 +47,16 @@ def push_file(
     except ValueError as error:
         raise ConfigurationError([Problem("", str(error))]) from error
     said: dict[str, str] = {}
-    if config is not None:
-        settings = configuration.load(config)
-        given = settings.model_dump(exclude_unset=True, by_alias=True)
-        said |= as_annotations(given["model"])
-        there = {**given["model"].get("registry", {}), **registry}
-        settings = settings.rebuilt({**given, "model": {**given["model"], "registry": there}})
+    if configured is not None:
+        given = configured.given
+        said |= as_annotations(given)
+        slot = configured.with_model({**given, "registry": {**given.get("registry", {}), **registry}})
     else:
         model = {"path": to, "registry": dict(registry)}
         source = {"name": "s", "topics": ["t"], "fields": ["a"]}
-        settings = configuration.build(
+        (slot,) = configuration.build(
             {"id": "push", "sources": [source], "model": model, "filter": {"rules": []}}, Path.cwd()
-        )
+        ).slots
     if labels:
         said[f"{PREFIX}output.labels"] = json.dumps(list(labels), ensure_ascii=False)
     for one in annotations:
@@ -67,4 +66,4 @@ def push_file(
         said[key] = value
     if not foreign_operators(read_file(path.resolve())):
         open_session(path)  # raises where ONNX Runtime does not take it
-    return push(path, reference, said, options_of(settings))
+    return push(path, reference, said, options_of(slot))

@@ -13,16 +13,17 @@ from processor import settings as configuration
 from processor.assembly import open_model
 from processor.discover.wishes import Wish, look_at_model
 from processor.errors import ConfigurationError, ModelError
+from processor.model.declared import Declared, read_declared
 from processor.model.inputs import Tensor
 from processor.model.onnx_file import OnnxFile, read_file
-from processor.model.onnx_model import Declared, OnnxModel, read_declared
+from processor.model.onnx_model import OnnxModel
 from processor.model.speed import table
 from processor.obtaining import cache_of, obtain, options_of, reference_of
 from processor.printing import size
 from processor.registry import references
 from processor.registry.fetched import Fetched, lay_under
 from processor.registry.fetching import fetch
-from processor.settings import Settings
+from processor.settings import Slot
 
 SIZES: Final = (1, 8, 64, 512)
 """Windows at once that are timed."""
@@ -56,7 +57,7 @@ class Shown:
 def look(
     path: str,
     *,
-    config: Path | None = None,
+    configured: Slot | None = None,
     window_size: int | None = None,
     channels: int | None = None,
     registry: Mapping[str, Any] | None = None,
@@ -65,7 +66,7 @@ def look(
 
     Args:
         path: a file, `https://…` or `oci://…`.
-        config: a configuration that says how it is fetched, fed and run; None: as it says itself.
+        configured: how it is fetched, fed and run; None: as it says itself.
         window_size: readings in a window where neither says it.
         channels: values in a reading, as well.
         registry: keys of `model.registry`, without a configuration.
@@ -76,23 +77,21 @@ def look(
     """
     located = path if references.is_remote(path) else str(Path(path).resolve())
     with ExitStack() as cleanup:
-        if config is not None:
-            loaded = configuration.load(config)
-            given = loaded.model_dump(exclude_unset=True, by_alias=True)
-            there = {**given["model"].get("registry", {}), **(registry or {})}
-            wanted = loaded.rebuilt({**given, "model": {**given["model"], "path": located, "registry": there}})
+        if configured is not None:
+            there = {**configured.given.get("registry", {}), **(registry or {})}
+            wanted = configured.with_model({**configured.given, "path": located, "registry": there})
         else:
             state = cleanup.enter_context(TemporaryDirectory(prefix="mlade-model-"))
             keys = {"path": located, "registry": dict(registry or {})}
-            wanted = configuration.build(_least(keys, ["a"]) | {"state_dir": state}, Path.cwd())
-        fetched = fetch(reference_of(wanted), cache_of(wanted), options_of(wanted))
+            (wanted,) = configuration.build(_least(keys, ["a"]) | {"state_dir": state}, Path.cwd()).slots
+        fetched = fetch(reference_of(wanted), cache_of(wanted.settings), options_of(wanted))
         found, folder = read_file(fetched.path), fetched.path.parent
         libraries = [wanted.path(name) for name in wanted.model.custom_ops]
         declared = read_declared(fetched.path, custom_ops=libraries)  # refuses data outside of the folder, too
         external = {name: (folder / name).stat().st_size for name in sorted(found.external)}
         shown = Shown(fetched, fetched.path.stat().st_size, found, external, declared)
         try:
-            if config is None:
+            if configured is None:
                 fed = _fed(fetched, located, window_size, channels)
             else:
                 fed, _ = obtain(wanted, or_last_good=False)
@@ -107,8 +106,8 @@ def _least(model: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
     return {"id": "show", "sources": [source], "model": dict(model), "filter": {"rules": []}}
 
 
-def _fed(fetched: Fetched, located: str, window_size: int | None, channels: int | None) -> Settings:
-    """Return settings with made-up sources that give what the model takes.
+def _fed(fetched: Fetched, located: str, window_size: int | None, channels: int | None) -> Slot:
+    """Return a slot with made-up sources that give what the model takes.
 
     Raises:
         ModelError: it does not say what that is.
@@ -138,7 +137,8 @@ def _fed(fetched: Fetched, located: str, window_size: int | None, channels: int 
         if wish.layout is not None:
             keys["input"] = {**keys.get("input", {}), "layout": wish.layout}
         data = _least(keys, [f"c{number}" for number in range(values)])
-    return configuration.build(data, Path.cwd()).with_fetched(replace(fetched, key=""))  # not ours to remember
+    (slot,) = configuration.build(data, Path.cwd()).slots
+    return replace(slot, fetched=replace(fetched, key=""))  # not ours to remember
 
 
 def _goes(wish: Wish, window_size: int | None, channels: int | None) -> bool:

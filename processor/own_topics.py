@@ -26,6 +26,8 @@ class OwnTopic(NamedTuple):
     retain: bool = False
     listen: int | None = None
     """QoS at which the processor subscribes to it; None: it does not."""
+    per_model: bool = False
+    """Whether there is one for each model: of those in `models` below `<prefix>/<id>/models/<name>/`."""
 
     def at(self, root: str, part: str = "") -> str:
         """Return the whole topic, below `root`, with `part` in place of what differs."""
@@ -43,15 +45,17 @@ FILTER: Final = OwnTopic(
     "the wanted filter, YAML or JSON, at most 64 KiB; an empty payload: the file's",
     retain=True,
     listen=1,
+    per_model=True,
 )
 FILTER_STATE: Final = OwnTopic(
-    "filter/state", "the processor", "the answer: `status`, `revision`, `errors`, `active`", retain=True
+    "filter/state", "the processor", "the answer: `status`, `revision`, `errors`, `active`", retain=True, per_model=True
 )
 FILTER_HISTORY: Final = OwnTopic(
     "filter/history",
     "the processor",
     "the last revisions, newest first: `revision`, `applied_at`, `source`, `user`, `filter`",
     retain=True,
+    per_model=True,
 )
 MODEL: Final = OwnTopic(
     "model",
@@ -60,9 +64,14 @@ MODEL: Final = OwnTopic(
     "`shadow`; an empty payload: the configuration's",
     retain=True,
     listen=1,
+    per_model=True,
 )
 MODEL_STATE: Final = OwnTopic(
-    "model/state", "the processor", "the answer: `status`, `revision`, `errors`, `active`, `recent`", retain=True
+    "model/state",
+    "the processor",
+    "the answer: `status`, `revision`, `errors`, `active`, `recent`",
+    retain=True,
+    per_model=True,
 )
 ACCEPTED: Final = OwnTopic("accepted/<rule>", "the bridge `mqtt`", "a sample, a CloudEvent")
 INFERENCE: Final = OwnTopic(

@@ -14,6 +14,7 @@ from typing import Final
 
 from processor.clock import AgeClock
 from processor.cloud import Desired, Input, Method, Request
+from processor.division import Division
 from processor.errors import StateFull
 from processor.exchange.loader import Arrival
 from processor.lanes import Lane
@@ -65,6 +66,7 @@ class Pipeline:
         *,
         source: Source,
         requests: Sequence[Callable[[], Request | Arrival | None]],
+        division: Division,
         lanes: Sequence[Lane],
         store: Store,
         receipts: Receipts,
@@ -84,6 +86,7 @@ class Pipeline:
         Args:
             source: the connection to the broker.
             requests: return what the cloud asks, and what loaders of models say, one by one; they wake `source`.
+            division: which messages are for which lane.
             lanes: from messages to samples, one a model.
             store: where it all goes, in one transaction a batch.
             receipts: which messages were taken in before.
@@ -100,6 +103,7 @@ class Pipeline:
         """
         self._source = source
         self._requests = requests
+        self._division = division
         self._lanes = lanes
         self._store = store
         self._receipts = receipts
@@ -270,19 +274,20 @@ class Pipeline:
         """Carry one batch from messages to what it changes."""
         started = self._clock.monotonic()
         fresh = self._receipts.fresh(messages)
-        (lane,) = self._lanes
-        outcome = lane.computation.run(fresh)
-        changes = Changes(samples=outcome.outgoing, dead_letters=outcome.dead_letters)
-        own = changes.of(lane.name)
-        own.remembered = outcome.remembered
-        lane.journal.record(own, outcome.taken.readings.slots, outcome.past)
+        changes = Changes()
+        outcomes = [
+            (lane, lane.carry(own, changes))
+            for lane, own in zip(self._lanes, self._division.divide(fresh), strict=True)
+            if own
+        ]
         if fresh:
             self._seconds_per_message.append((self._clock.monotonic() - started) / len(fresh))
 
         def follow_up() -> None:
             self._reporting.count_batch(len(messages) - len(fresh), self._clock.monotonic() - started)
-            self._reporting.report(lane, outcome)
-            if outcome.outgoing:
+            for lane, outcome in outcomes:
+                self._reporting.report(lane, outcome)
+            if changes.samples:
                 self._notify()
 
         return _Work(messages, pack(fresh), changes, follow_up)

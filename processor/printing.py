@@ -17,6 +17,7 @@ from processor.errors import ConfigurationError
 from processor.logs import one_line
 from processor.remote import Status
 from processor.told import Bridge, FilterState, Metrics, ModelState
+from processor.types import MODEL_SLOT
 from processor.units import size_text
 
 
@@ -116,12 +117,16 @@ def status_rows(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
     """Yield what a processor says about itself, as headings and lines."""
     words = {True: "online", False: "offline", None: "unknown: nothing stands on its status topic"}
     yield "status", words[status.online]
-    if status.filter is not None:
-        yield "filter", filter_line(status.filter)
-    if status.model is not None:
-        yield "model", model_line(status.model)
+    for name, state in status.filters.items():
+        yield "filter" + _of(name), filter_line(state)
+    for name, model in status.models.items():
+        yield "model" + _of(name), model_line(model)
     if status.metrics is not None:
         yield from _metrics_rows(status.metrics, now)
+
+
+def _of(model: str) -> str:
+    return "" if model == MODEL_SLOT else f" of {model}"
 
 
 def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
@@ -135,11 +140,14 @@ def _metrics_rows(metrics: Metrics, now: datetime) -> Iterator[tuple[str, str]]:
         rate = f"{metrics.rates[name]:>12.1f} /s" if name in metrics.rates else ""
         yield name.replace("_", " "), f"{count:>12.0f}{rate}"
     yield "streams", f"{metrics.streams:>12}"
-    for rule, count in metrics.by_rule.items():
-        yield f"accepted by {rule}", f"{count:>12}"
-    if metrics.shadow is not None:
-        for number, line in enumerate(agreement_lines(msgspec.to_builtins(metrics.shadow))):
-            yield "" if number else "shadow", line
+    of_models = {name: (model.by_rule, model.shadow) for name, model in metrics.models.items()}
+    for name, (by_rule, shadow) in (of_models or {"": (metrics.by_rule, metrics.shadow)}).items():
+        of = f" of {name}" if name else ""
+        for rule, count in by_rule.items():
+            yield f"accepted by {rule}{of}", f"{count:>12}"
+        if shadow is not None:
+            for number, line in enumerate(agreement_lines(msgspec.to_builtins(shadow))):
+                yield "" if number else f"shadow{of}", line
     outbox = metrics.outbox
     lost = ", ".join(f"{count} {reason}" for reason, count in outbox.lost.items() if count)
     yield "outbox", f"{outbox.samples} samples, {size(outbox.bytes)}" + (f"; lost: {lost}" if lost else "")

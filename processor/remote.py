@@ -10,7 +10,7 @@ import hashlib
 import math
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -22,7 +22,7 @@ from processor.errors import BrokerError, ConfigurationError, MladeError, Proble
 from processor.filter import MAX_BYTES
 from processor.mqtt.connection import Connection
 from processor.mqtt.subscriptions import Subscription
-from processor.settings import Settings, client_options
+from processor.settings import Settings, Slot, client_options
 from processor.told import FilterState, Metrics, ModelState
 from processor.types import Message
 
@@ -45,8 +45,9 @@ class Status(msgspec.Struct):
     """Everything retained that a processor says about itself; None where it says nothing."""
 
     online: bool | None = None
-    filter: FilterState | None = None
-    model: ModelState | None = None
+    filters: dict[str, FilterState] = {}
+    """Of each model."""
+    models: dict[str, ModelState] = {}
     metrics: Metrics | None = None
     raw_metrics: Any = None
 
@@ -181,23 +182,23 @@ def who() -> str:
         return host
 
 
-def get_filter(settings: Settings, timeout: float) -> FilterState:
-    """Return what the processor last said about its filter.
+def get_filter(slot: Slot, timeout: float) -> FilterState:
+    """Return what the processor last said about a model's filter.
 
     Raises:
         NoAnswer: nothing is there.
     """
-    with connect(settings, "filter/state", timeout=timeout) as processor:
+    with connect(slot.settings, f"{slot.below}filter/state", timeout=timeout) as processor:
         for message in processor.messages(timeout):
             return decoded(message, FilterState)
         raise NoAnswer(
-            f"Nothing stands on {processor.root}/filter/state: no such processor has been on this broker yet, or this "
+            f"Nothing stands on {slot.root}/filter/state: no such processor has been on this broker yet, or this "
             "user may not read there."
         )
 
 
-def set_filter(settings: Settings, payload: bytes, timeout: float) -> FilterState:
-    """Publish a filter document, or nothing to return to the file's, and return the processor's answer.
+def set_filter(slot: Slot, payload: bytes, timeout: float) -> FilterState:
+    """Publish a model's filter document, or nothing to return to the file's, and return the processor's answer.
 
     Raises:
         ConfigurationError: the document is too long for a processor to read.
@@ -209,8 +210,8 @@ def set_filter(settings: Settings, payload: bytes, timeout: float) -> FilterStat
     digest = hashlib.sha256(payload).hexdigest()
     status = b""
     other: FilterState | None = None
-    with connect(settings, "status", "filter/state", timeout=timeout) as processor:
-        processor.publish("filter", payload)
+    with connect(slot.settings, "status", f"{slot.below}filter/state", timeout=timeout) as processor:
+        processor.publish(f"{slot.below}filter", payload)
         for message in processor.messages(timeout):
             if message.topic == "status":
                 status = message.payload
@@ -227,7 +228,7 @@ def set_filter(settings: Settings, payload: bytes, timeout: float) -> FilterStat
             )
         raise NoAnswer(
             f"No answer from {processor.root} within {timeout:g} s; its status is {text_of(status)}. "
-            f"The document stays on {processor.root}/filter, and is judged when the processor comes."
+            f"The document stays on {slot.root}/filter, and is judged when the processor comes."
         )
 
 
@@ -242,31 +243,35 @@ def get_status(settings: Settings, timeout: float) -> Status:
         NoAnswer: the broker was not reached.
     """
     status = Status()
-    with connect(settings, "status", "filter/state", "model/state", "metrics", timeout=timeout) as processor:
+    names = {slot.below: slot.name for slot in settings.slots}
+    states = [f"{below}{kind}/state" for below in names for kind in ("filter", "model")]
+    with connect(settings, "status", *states, "metrics", timeout=timeout) as processor:
         for message in processor.messages(timeout, _STRAGGLERS):
-            _take(status, message)
-            if None not in (status.online, status.filter, status.model, status.metrics):
+            _take(status, names, message)
+            told = len(status.filters) + len(status.models)
+            if None not in (status.online, status.metrics) and told == len(states):
                 break
     return status
 
 
-def _take(status: Status, message: Message) -> None:
+def _take(status: Status, names: Mapping[str, str], message: Message) -> None:
+    """Take note of what was said; `names` are those of the models, by what their topics begin with."""
     if message.topic == "status":
         status.online = message.payload == b"online"
-    elif message.topic == "filter/state":
-        status.filter = decoded(message, FilterState)
-    elif message.topic == "model/state":
-        status.model = decoded(message, ModelState)
+    elif message.topic.endswith("filter/state"):
+        status.filters[names[message.topic.removesuffix("filter/state")]] = decoded(message, FilterState)
+    elif message.topic.endswith("model/state"):
+        status.models[names[message.topic.removesuffix("model/state")]] = decoded(message, ModelState)
     else:
         status.metrics = decoded(message, Metrics)
         status.raw_metrics = msgspec.json.decode(message.payload)
 
 
-def follow(settings: Settings, timeout: float, notify: Callable[[str], None]) -> Iterator[str | FilterState]:
-    """Yield the processor's status and its filter's state, now and at each change, for ever.
+def follow(slot: Slot, timeout: float, notify: Callable[[str], None]) -> Iterator[str | FilterState]:
+    """Yield the processor's status and the state of a model's filter, now and at each change, for ever.
 
     Args:
-        settings: whose processor.
+        slot: which model, of which processor.
         timeout: seconds to reach the broker in at first; a connection lost later is made again.
         notify: told of the connection, in sentences.
 
@@ -274,7 +279,7 @@ def follow(settings: Settings, timeout: float, notify: Callable[[str], None]) ->
         NoAnswer: the broker was not reached.
     """
     said: dict[str, bytes] = {}
-    with connect(settings, "status", "filter/state", timeout=timeout) as processor:
+    with connect(slot.settings, "status", f"{slot.below}filter/state", timeout=timeout) as processor:
         processor.notify = notify
         for message in processor.messages(math.inf):
             if said.get(message.topic) == message.payload:

@@ -17,12 +17,13 @@ from msgspec.structs import replace
 
 from processor.assembly import build_computation, make_windows, most_messages
 from processor.computation import Outcome
+from processor.division import Division
 from processor.errors import ModelError
 from processor.filter import FilterDocument
 from processor.forecast import per_day
 from processor.protocols import Model
 from processor.sections import Broker
-from processor.settings import Settings
+from processor.settings import Slot
 from processor.shadow.agreement import Agreement
 from processor.shadow.judge import Shadow
 from processor.thinning import Thinned
@@ -52,9 +53,7 @@ class Side:
         bytes: of these.
     """
 
-    def __init__(
-        self, candidate: Candidate, settings: Settings, model: Model, shadow: Shadow | None, *, samples: bool
-    ) -> None:
+    def __init__(self, candidate: Candidate, slot: Slot, model: Model, shadow: Shadow | None, *, samples: bool) -> None:
         """Prepare."""
         self.name, self.document = candidate
         self.by_rule: Ints = np.zeros(len(self.document.rules), np.int64)
@@ -62,7 +61,7 @@ class Side:
         self.events = 0
         self.bytes = 0
         self.computation, _ = build_computation(
-            settings, model, self.document, windows=make_windows(settings), shadow=shadow, samples=samples
+            slot, model, self.document, windows=make_windows(slot), shadow=shadow, samples=samples
         )
 
     @property
@@ -94,6 +93,7 @@ class Replay:
 
     Attributes:
         sides: one a filter.
+        slot: which model's.
         messages: taken in.
         readings: decoded from them.
         windows: judged.
@@ -109,7 +109,7 @@ class Replay:
 
     def __init__(
         self,
-        settings: Settings,
+        slot: Slot,
         model: Model,
         candidates: Sequence[Candidate],
         *,
@@ -119,12 +119,13 @@ class Replay:
         """Prepare.
 
         Args:
-            settings: the configuration.
+            slot: the model's part of the configuration; what other models' sources read is left to them.
             model: the configured one.
             candidates: the filters, which fit the model and the sources.
             shadow: the configured one; None: there is none.
             samples: whether the samples are made; counting goes without.
         """
+        self.slot = slot.name
         self.messages = self.readings = self.windows = self.ignored = 0
         self.dead_letters: Counter[str] = Counter()
         self.first = self.last = 0
@@ -133,14 +134,16 @@ class Replay:
         several = len(candidates) > 1
         models = [model] if shadow is None else [model, shadow.model]
         self._shared = [_AskedOnce(one) for one in models] if several else []
-        self.most = max(1, most_messages(settings) // max(1, len(candidates)))
-        self._longest = (settings.broker or Broker()).max_payload
+        self.most = max(1, most_messages(slot) // max(1, len(candidates)))
+        self._division = Division.of(slot.settings)
+        self._number = [one.name for one in slot.settings.slots].index(slot.name)
+        self._longest = (slot.settings.broker or Broker()).max_payload
         self._times = Thinned(_TIMES_KEPT)
         asked: Model = self._shared[0] if several else model
         if shadow is not None and several:
             shadow = dataclasses.replace(shadow, model=self._shared[1])
         self.shadow = shadow
-        self.sides = [Side(candidate, settings, asked, shadow, samples=samples) for candidate in candidates]
+        self.sides = [Side(candidate, slot, asked, shadow, samples=samples) for candidate in candidates]
 
     @property
     def seconds(self) -> float:
@@ -151,7 +154,8 @@ class Replay:
         """Carry the next messages of the recording through each filter; return what came of them, one a filter."""
         if not messages:
             return []
-        messages = self._within_bounds(messages)
+        self._count_time(messages)
+        messages = self._within_bounds(self._division.divide(messages)[self._number])
         for one in self._shared:
             one.forget()
         outcomes = [side.run(messages) for side in self.sides]
@@ -169,12 +173,14 @@ class Replay:
             for message in messages
         ]
 
+    def _count_time(self, messages: Sequence[Message]) -> None:
+        arrivals = (messages[0].arrival, messages[-1].arrival)
+        self.first = min(self.first or arrivals[0], *arrivals)
+        self.last = max(self.last, *arrivals)
+
     def _count(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
         some = outcomes[0]
         self.agreement.add(some.predictions)
-        arrivals = (messages[0].arrival, messages[-1].arrival)
-        self.first = min(arrivals) if not self.messages else min(self.first, *arrivals)
-        self.last = max(arrivals) if not self.messages else max(self.last, *arrivals)
         self.messages += len(messages)
         self.readings += len(some.taken.readings.slots)
         self.windows += len(some.windows)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from processor import __version__, own_topics
 from processor.admission import LOSSES
@@ -20,20 +19,19 @@ from processor.cloud import CloudLink, Notice
 from processor.computation import Outcome
 from processor.delivery import Delivery
 from processor.events import inference, timestamp, timestamps
+from processor.lane_figures import LaneFigures
 from processor.lanes import Lane
 from processor.last_hour import LastHour
 from processor.logs import AT_ONCE, LIMITED, PER_SECOND
-from processor.metrics import EDGES, Metrics
+from processor.metrics import Metrics
 from processor.protocols import Clock, Source
-from processor.shadow.figures import ShadowFigures
+from processor.samples import told_model
 from processor.store import Store
 from processor.topics import encode_stream
-from processor.types import DeadLetter, Reason
+from processor.types import MODEL_SLOT, DeadLetter
 
 log = logging.getLogger(__name__)
 
-_DAYS_AHEAD: Final = 31
-"""How far the schedule's next change is looked for: milliseconds on the pipeline thread, whatever the filter says."""
 _DEAD_LETTERS_PER_SECOND: Final = 100
 _MOST_DEAD_LETTERS: Final = 1000
 """Dead letters published at once, after a quiet time."""
@@ -52,10 +50,8 @@ _COUNTERS: Final = (
     "lost_sessions",
     "broker_dropped_messages",
 )
-_NAMES_TOLD: Final = 64
-"""Labels and fields named in the metrics."""
-_REJECTIONS: Final = tuple(reason.label for reason in Reason if reason is not Reason.ACCEPTED)
-"""The reasons' names, by their numbers; only the last reason is no rejection."""
+_OF_THE_ONE_MODEL: Final = ("filter_revision", "scores", "schedule", "model", "shadow")
+"""What stands at the top of the metrics of the model `default`."""
 _UNREADABLE: Final = ("decode", "field", "model", "not_finite", "quality", "stream", "time", "too_large")
 """Why messages become dead letters, mostly; a new reason is counted from its first letter on."""
 
@@ -75,7 +71,7 @@ class Reporting:
         clock: Clock,
         publish_inference: bool,
         publish_every: float,
-        extra: Callable[[], Mapping[str, float]],
+        extra: Callable[[], Mapping[tuple[str, ...], float]],
         outputs: CloudLink | None = None,
     ) -> None:
         """Take what `app.build` made.
@@ -90,7 +86,7 @@ class Reporting:
             clock: for intervals.
             publish_inference: whether every prediction is published.
             publish_every: seconds between two publications of the metrics.
-            extra: metrics that the connection counts itself.
+            extra: metrics that others count themselves, by name and labels.
             outputs: takes the predictions that are published, for an IoT Edge module's output; None: there is none.
         """
         self._root = root
@@ -111,12 +107,12 @@ class Reporting:
         self._next_metrics = self._started
         self._to_publish = Allowance(clock.monotonic, _DEAD_LETTERS_PER_SECOND, _MOST_DEAD_LETTERS)
         self._to_log = Allowance(clock.monotonic, PER_SECOND, AT_ONCE)
-        self._shadows = {lane.name: ShadowFigures(lane.name, metrics, clock) for lane in lanes}
         self._unlogged = 0  # dead letters
         self._last_rates = (self._started, 0, 0)
         self._rates = {"messages": 0.0, "accepted": 0.0}
         source_names = [name for lane in lanes for name in lane.source_names]
-        for name, labels in (("messages", source_names), ("dead_letters", _UNREADABLE), ("rejected", _REJECTIONS)):
+        self._figures = {lane.name: LaneFigures(lane, metrics, clock) for lane in lanes}
+        for name, labels in (("messages", source_names), ("dead_letters", _UNREADABLE)):
             for label in labels:
                 metrics.expect(name, label)
 
@@ -151,29 +147,15 @@ class Reporting:
             self._publish_predictions(lane, outcome)
 
     def _count(self, lane: Lane, outcome: Outcome) -> None:
-        metrics, taken, verdicts = self._metrics, outcome.taken, outcome.judgement.verdicts
+        metrics, taken = self._metrics, outcome.taken
         metrics.add("ignored_messages", taken.ignored)
         for name, count in zip(lane.source_names, taken.messages, strict=False):
             metrics.add("messages", count, name)
         metrics.add("readings", len(taken.readings.slots))
         metrics.add("requests", len(taken.requests))
-        metrics.add("windows", len(verdicts))
         for letter in outcome.dead_letters:
             metrics.add("dead_letters", 1, letter.reason)
-        counts = np.bincount(verdicts.reason, minlength=len(_REJECTIONS)).tolist()
-        for count, label in zip(counts, _REJECTIONS, strict=False):
-            metrics.add("rejected", count, label)
-        for sample in outcome.samples:
-            metrics.add("accepted", 1, sample.rule)
-            metrics.add("accepted_labels", 1, sample.label)
-        metrics.add("context", len(outcome.outgoing) - len(outcome.samples))
-        document = lane.computation.selection.document
-        for rule, scores in zip(document.rules, outcome.judgement.scores, strict=True):
-            if scores is not None and len(scores):
-                metrics.observe(rule.name, scores)
-        judgement = outcome.judgement
-        self._shadows[lane.name].count(outcome.predictions)
-        self._last_hour.count(document, outcome.predictions, judgement.scores, judgement.reached)
+        self._figures[lane.name].count(outcome)
 
     def _publish_predictions(self, lane: Lane, outcome: Outcome) -> None:
         model = lane.computation.model
@@ -185,7 +167,7 @@ class Reporting:
                 "source": name.source,
                 "stream": name.key,
                 "inference": inference(outcome.predictions, row),
-                "model": {"name": model.name, "sha256": model.sha256},
+                "model": told_model(model, lane.name),
             }
             stream, payload = encode_stream(name.key), msgspec.json.encode(body)
             own_topics.INFERENCE.publish(self._source, self._root, payload, part=stream)
@@ -267,16 +249,11 @@ class Reporting:
     def refresh(self) -> None:
         """Bring the gauges, and what others count, up to date. Any thread."""
         metrics, totals = self._metrics, self._store.totals
-        (lane,) = self._lanes
-        metrics.set("streams", len(lane.computation.windows))
-        metrics.set("forgotten_streams", lane.computation.windows.forgotten)
-        metrics.set("paused", lane.computation.paused)
-        metrics.set("filter_revision", lane.filters.revision)
-        self._shadows[lane.name].refresh(lane.computation.shadow)
+        metrics.set("paused", self._paused)
+        for figures in self._figures.values():
+            figures.refresh()
         metrics.set("outbox_samples", totals.rows)
         metrics.set("outbox_bytes", totals.bytes)
-        for rule in lane.computation.selection.document.rules:
-            metrics.expect("accepted", rule.name)
         for reason in LOSSES:
             metrics.set("outbox_lost", getattr(totals, reason), reason)
         for one in self._deliveries:
@@ -285,8 +262,12 @@ class Reporting:
             metrics.set("bridge_waiting", one.state.waiting, one.name)
             for name, value in one.figures().items():
                 metrics.set(f"bridge_{name}", value, one.name)
-        for name, value in self._extra().items():
-            metrics.set(name, value)
+        for (name, *labels), value in self._extra().items():
+            metrics.set(name, value, *labels)
+
+    @property
+    def _paused(self) -> bool:
+        return self._lanes[0].computation.paused  # all are, or none
 
     def _measure_rates(self, now: float) -> None:
         before, messages, accepted = self._last_rates
@@ -304,32 +285,29 @@ class Reporting:
         totals = {name: self._metrics.total(name) for name in names}
         delivered = min((one.state.delivered for one in self._deliveries), default=0)  # by every bridge
         self._last_hour.take_totals({**totals, "delivered": delivered})
+        for figures in self._figures.values():
+            figures.measure_minute()
 
     def snapshot(self) -> dict[str, Any]:
         """Return counters, rates, score histograms, outbox, bridges and schedule, as on the metrics topic."""
-        metrics, wall = self._metrics, self._clock.wall()
-        (lane,) = self._lanes
-        schedule = lane.computation.selection.schedule
-        change = schedule.next_change(wall, _DAYS_AHEAD)
-        active = lane.computation.selection.is_active(wall)
-        metrics.set("schedule_active", active)
-        totals, model = self._store.totals, lane.computation.model
+        metrics, wall, totals = self._metrics, self._clock.wall(), self._store.totals
+        models = {name: figures.told(wall) for name, figures in self._figures.items()}
+        one = models.get(MODEL_SLOT, {})
         return {
             "time": timestamp(wall),
             "version": __version__,
             "uptime_seconds": round(self._clock.monotonic() - self._started, 1),
-            "paused": lane.computation.paused,
+            "paused": self._paused,
             "blocked": self._blocked_by,
-            "filter_revision": lane.filters.revision,
+            **{key: one[key] for key in _OF_THE_ONE_MODEL if key in one},
             "counters": {name: metrics.total(name) for name in _COUNTERS},
             "rates": self._rates,
-            "streams": len(lane.computation.windows),
+            "streams": sum(model["streams"] for model in models.values()),
             "by_source": metrics.by("messages"),
             "by_rule": metrics.by("accepted"),
             "by_label": metrics.by("accepted_labels"),
             "by_reason": metrics.by("rejected"),
             "dead_letters": metrics.by("dead_letters"),
-            "scores": {"edges": EDGES.round(4).tolist(), "counts": metrics.histograms()},
             "outbox": {
                 "samples": totals.rows,
                 "bytes": totals.bytes,
@@ -345,18 +323,6 @@ class Reporting:
                 }
                 for one in self._deliveries
             },
-            "schedule": {
-                "active": active,
-                "next_change": None if change is None else timestamp(change),
-            },
-            "model": {
-                "name": model.name,
-                "sha256": model.sha256,
-                "kind": model.kind,
-                "labels": model.labels[:_NAMES_TOLD],
-                "fields": lane.fields[:_NAMES_TOLD],
-                "complete": max(len(model.labels), len(lane.fields)) <= _NAMES_TOLD,
-            },
-            "shadow": self._shadows[lane.name].told(lane.computation.shadow),
-            "last_hour": self._last_hour.told(),
+            "last_hour": self._last_hour.told() | {"scores": one["last_hour"]["scores"] if one else []},
+            **({} if models.keys() == {MODEL_SLOT} else {"models": models}),
         }

@@ -9,7 +9,13 @@ from processor.events import event_id, inference, sample_event, uniform
 from processor.filter import Rule
 from processor.protocols import Model
 from processor.topics import encode_stream
-from processor.types import Floats, Predictions, Sample, StreamName, Windows
+from processor.types import MODEL_SLOT, Floats, Predictions, Sample, StreamName, Windows
+
+
+def told_model(model: Model, slot: str) -> dict[str, str]:
+    """Return which model it was, as events have it; its slot where that is not the only one."""
+    told = {"name": model.name, "sha256": model.sha256}
+    return told if slot == MODEL_SLOT else told | {"slot": slot}
 
 
 class Candidates:
@@ -30,6 +36,7 @@ class Candidates:
         predictions: Predictions,
         *,
         names: Mapping[int, StreamName],
+        slot: str,
     ) -> None:
         """Take what samples are made of.
 
@@ -40,11 +47,13 @@ class Candidates:
             windows: the windows.
             predictions: the answers.
             names: their streams, by slot.
+            slot: the model's.
         """
         self.windows = windows
         self.predictions = predictions
         self.names = names
         self._processor = processor
+        self._slot = slot
         self._fields = fields
         self._model = model
         self._identifiers: dict[int, str] = {}
@@ -54,7 +63,8 @@ class Candidates:
         known = self._identifiers.get(row)
         if known is None:
             source, key = self.names[int(self.windows.slots[row])]
-            known = event_id(self._processor, source, key, self.windows.times[row], self._values(row))
+            times, values = self.windows.times[row], self._values(row)
+            known = event_id(self._processor, source, key, times, values, slot=self._slot)
             self._identifiers[row] = known
         return known
 
@@ -81,7 +91,7 @@ class Candidates:
             values=self._values(row),
             answer=answer,
             selection=selection,
-            model={"name": model.name, "sha256": model.sha256},
+            model=told_model(model, self._slot),
         )
         return Sample(
             self.identify(row),

@@ -310,6 +310,12 @@ class ModelSettings(Section):
                     yield Flaw(where, text)
 
 
+class SlotSettings(ModelSettings):
+    """One of several models, with its filter."""
+
+    filter: Text | dict[str, Any] = Field(description="what of its windows is kept: a file, or the mapping itself")
+
+
 class OutboxSettings(Section):
     """The durable queue of accepted samples."""
 

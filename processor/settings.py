@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
@@ -29,11 +31,13 @@ from processor.sections import (
     ModelSettings,
     OutboxSettings,
     Section,
+    SlotSettings,
     Text,
     Tls,
     without_password,
 )
 from processor.source_sections import Source
+from processor.types import MODEL_SLOT
 
 __all__ = [
     "BridgeSettings",
@@ -43,7 +47,9 @@ __all__ = [
     "Layout",
     "MqttBridge",
     "Settings",
+    "Slot",
     "Source",
+    "as_written",
     "build",
     "check",
     "client_options",
@@ -55,6 +61,10 @@ __all__ = [
     "without_password",
 ]
 
+_SOURCE: Final = re.compile(r"\bsources\[([0-9]+)\]")
+_MODEL: Final = re.compile(r"(?<![\w.])model\.(?=[a-z])")
+_FILTER: Final = re.compile(r"^filter(?=$|[.\[])")
+
 
 class Settings(Section):
     """The whole file."""
@@ -63,9 +73,14 @@ class Settings(Section):
     topic_prefix: str = Field(default="mlade", description="all own topics start <prefix>/<id>/")
     state_dir: Text = Field(default="./state", description="outbox, windows' journal, last good filter; of one process")
     broker: Broker | None = Field(default=Broker(), description="null: there is none, and all sources are inputs")
-    sources: list[Source] = Field(min_length=1, description="what is read; all feed the one model")
-    model: ModelSettings = Field(description="what judges windows")
-    filter: Text | dict[str, Any] = Field(description="what is kept: a file beside this one, or the mapping itself")
+    sources: list[Source] = Field(min_length=1, description="what is read; all that feed one model look alike")
+    model: ModelSettings | None = Field(default=None, description="what judges windows")
+    filter: Text | dict[str, Any] | None = Field(
+        default=None, description="what is kept: a file beside this one, or the mapping itself"
+    )
+    models: dict[Name, SlotSettings] = Field(
+        default={}, description="instead of model and filter, several of them by name; each source says which it feeds"
+    )
     outbox: OutboxSettings = Field(default=OutboxSettings(), description="the durable queue of accepted samples")
     bridges: list[BridgeSettings] = Field(default=[MqttBridge(type="mqtt")], description="where samples go")
     publish_inference: bool = Field(default=False, description="every prediction to <prefix>/<id>/inference/<stream>")
@@ -73,7 +88,6 @@ class Settings(Section):
     http: HttpSettings | None = Field(default=HttpSettings(), description="health and Prometheus metrics; null: none")
 
     _directory: Path = PrivateAttr(default_factory=Path)
-    _fetched: Fetched | None = PrivateAttr(default=None)
 
     @field_validator("topic_prefix")
     @classmethod
@@ -88,29 +102,17 @@ class Settings(Section):
         """Refuse what does not fit between sections."""
         return fitting.flaws(data)
 
-    def with_window_size(self, size: int) -> Settings:
-        """Return the same settings with another `model.window.size`."""
-        window = self.model.window.model_copy(update={"size": size})
-        return self.model_copy(update={"model": self.model.model_copy(update={"window": window})})
-
     @property
-    def fetched(self) -> Fetched | None:
-        """The model, where `obtaining.obtain` has brought it here."""
-        return self._fetched
-
-    def rebuilt(self, data: Mapping[str, Any]) -> Settings:
-        """Return settings of other data from the same place.
-
-        Raises:
-            ConfigurationError: with every problem.
-        """
-        return build(data, self._directory)
-
-    def with_fetched(self, fetched: Fetched | None) -> Settings:
-        """Return the same settings with their model."""
-        copy = self.model_copy()
-        copy._fetched = fetched  # noqa: SLF001 - of our own kind
-        return copy
+    def slots(self) -> list[Slot]:
+        """The models with what belongs to each, in the file's order; the one of `model` is `default`."""
+        if self.model is not None and self.filter is not None:
+            return [Slot(MODEL_SLOT, self.model, self.filter, range(len(self.sources)), self)]
+        only = next(iter(self.models))  # where a source does not say which it feeds, there is one
+        fed = [source.model or only for source in self.sources]
+        return [
+            Slot(name, one, one.filter, [at for at, feeds in enumerate(fed) if feeds == name], self)
+            for name, one in self.models.items()
+        ]
 
     def path(self, name: str) -> Path:
         """Return a path of the file's as one that can be opened from anywhere."""
@@ -168,10 +170,105 @@ class Settings(Section):
             raise ConfigurationError([Problem("broker.password_file", f"cannot be read: {error}")]) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A model slot: one model of a configuration, with its filter and its sources.
+
+    Attributes:
+        name: as in `models`; `default` where there is one model.
+        model: what judges windows.
+        filter: a file, or the mapping itself.
+        positions: of its sources, in the configuration.
+        settings: the whole configuration.
+        fetched: the model, where `obtaining.obtain` has brought it here.
+    """
+
+    name: str
+    model: ModelSettings
+    filter: str | dict[str, Any]
+    positions: Sequence[int]
+    settings: Settings
+    fetched: Fetched | None = None
+
+    @property
+    def sources(self) -> list[Source]:
+        """What feeds it, at least one."""
+        return [self.settings.sources[position] for position in self.positions]
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields of all its sources, each once."""
+        return list(dict.fromkeys(field for source in self.sources for field in source.fields))
+
+    @property
+    def root(self) -> str:
+        """What the topics about this model start with, without the last slash."""
+        return f"{self.settings.root}/{self.below}".removesuffix("/")
+
+    @property
+    def below(self) -> str:
+        """What stands between the processor's own root and the topics about this model; empty, or ends with a slash."""
+        return "" if self.name == MODEL_SLOT else f"models/{self.name}/"
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys of `model`, as the file has them."""
+        return self.model.model_dump(exclude_unset=True, by_alias=True, exclude={"filter"})
+
+    def path(self, name: str) -> Path:
+        """Return a path of the file's as one that can be opened from anywhere."""
+        return self.settings.path(name)
+
+    def with_window_size(self, size: int) -> Slot:
+        """Return the same with another `window.size`."""
+        window = self.model.window.model_copy(update={"size": size})
+        return replace(self, model=self.model.model_copy(update={"window": window}))
+
+    def with_model(self, data: Mapping[str, Any]) -> Slot:
+        """Return the same with other keys of the model, as in the file, checked with the whole configuration.
+
+        Raises:
+            ConfigurationError: with every problem.
+        """
+        given = self.settings.model_dump(exclude_unset=True, by_alias=True)
+        if self.settings.model is not None:
+            given["model"] = data
+        else:
+            given["models"] = given["models"] | {self.name: {**data, "filter": self.filter}}
+        rebuilt = build(given, self.settings.path("."))
+        (slot,) = [slot for slot in rebuilt.slots if slot.name == self.name]
+        return replace(slot, positions=self.positions, fetched=self.fetched)
+
+    def named(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Return problems, which are told as if this were the only model, with the keys as the file has them."""
+        where = "model" if self.settings.model is not None else f"models.{self.name}"
+        return as_written(problems, where, self.positions)
+
+
+def as_written(problems: Iterable[Problem], where: str, positions: Sequence[int]) -> list[Problem]:
+    """Return problems of a model, which are told as if it were the only one, with the keys as the file has them.
+
+    Args:
+        problems: of the model, its filter and its sources.
+        where: `model`, or its place in `models`.
+        positions: of its sources, in the configuration.
+    """
+
+    def place(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return f"sources[{positions[number] if number < len(positions) else number}]"
+
+    def told(text: str) -> str:
+        text = _SOURCE.sub(place, text)
+        return text if where == "model" else _FILTER.sub(f"{where}.filter", _MODEL.sub(f"{where}.", text))
+
+    return [Problem(told(problem.path), told(problem.message)) for problem in problems]
+
+
 def resolve(directory: Path, name: str) -> Path:
     """Return a path of a configuration file in `directory` as one that can be opened from anywhere."""
-    # pathlib's own expanduser raises for an unknown user's home; this leaves it as it is.
-    return (directory / os.path.expanduser(name)).resolve()  # noqa: PTH111
+    # pathlib's own raise for an unknown user's home, and for links in a circle; these leave them as they are.
+    return Path(os.path.realpath(directory / os.path.expanduser(name)))  # noqa: PTH111
 
 
 def read(path: Path, environment: Mapping[str, str] = os.environ) -> Overlay:
@@ -232,13 +329,13 @@ def build(data: Mapping[str, Any], directory: Path) -> Settings:
     return settings
 
 
-def load_filter(settings: Settings) -> tuple[FilterDocument, bytes]:
-    """Return the file's filter and the text it was made from.
+def load_filter(slot: Slot) -> tuple[FilterDocument, bytes]:
+    """Return a model's configured filter and the text it was made from.
 
     Raises:
         ConfigurationError: with every problem, each path starting with `filter`.
     """
-    return read_filter(settings.filter, settings.path)
+    return read_filter(slot.filter, slot.path)
 
 
 def read_filter(given: str | dict[str, Any], locate: Callable[[str], Path]) -> tuple[FilterDocument, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -195,24 +195,28 @@ class SlotState:
 
 
 def register(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, int]:
-    """Give each slot its number; what was kept of a slot that left the configuration goes."""
+    """Give each slot its number."""
     with transaction(connection):
         known = {name: number for number, name in connection.execute("SELECT slot, name FROM slots")}
-        for name, number in known.items():
-            if name in names:
-                continue
-            _drop(connection, number, (*_WINDOWS, "remembered", "slots"))
-            own = meta_key(name, "")
-            connection.execute("DELETE FROM meta WHERE substr(key, 1, ?) = ?", (len(own), own))
-            log.warning(
-                "The model %r is no longer configured: its windows under way, its filter from the topic or the twin, "
-                "and what its rules remembered are forgotten.", name,
-            )  # fmt: skip
         for name in names:
             if name not in known:
                 row = connection.execute("INSERT INTO slots (name) VALUES (?)", (name,))
                 known[name] = int(row.lastrowid or 0)
     return {name: known[name] for name in names}
+
+
+def drop_others(connection: sqlite3.Connection, names: Collection[str]) -> None:
+    """Drop what is kept of slots that left the configuration. Within a transaction of the store's."""
+    for number, name in connection.execute("SELECT slot, name FROM slots").fetchall():
+        if name in names:
+            continue
+        _drop(connection, number, (*_WINDOWS, "remembered", "slots"))
+        own = meta_key(name, "")
+        connection.execute("DELETE FROM meta WHERE substr(key, 1, ?) = ?", (len(own), own))
+        log.warning(
+            "The model %r is no longer configured: its windows under way, its filter and model from the topic or the "
+            "twin, and what its rules remembered are forgotten.", name,
+        )  # fmt: skip
 
 
 def _drop(connection: sqlite3.Connection, slot: int, tables: Sequence[str]) -> None:

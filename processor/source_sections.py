@@ -157,6 +157,7 @@ class Source(Section):
     name: Name = Field(description="absent: the input's")
     topics: list[Text] = Field(default=[], description="MQTT topic filters")
     input: Name | None = Field(default=None, description="of our IoT Edge module, such as input1")
+    model: Name | None = Field(default=None, description="the name in models that it feeds; absent: the only one")
     # At QoS 2 a message is released before its effect is on disk. What is published so arrives here at QoS 1.
     qos: Literal[0, 1] = Field(default=1, description="at 0 what comes while we are away is lost")
     format: Format = Field(default="json", description="of the payloads")

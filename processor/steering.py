@@ -32,6 +32,7 @@ from processor.live_commands import (
     parse_method,
 )
 from processor.metrics import Metrics
+from processor.model import underway
 from processor.mqtt.properties import properties, subscription_identifiers
 from processor.protocols import Clock, Source
 from processor.reporting import Reporting
@@ -40,7 +41,7 @@ from processor.slot_state import SlotChanges
 from processor.store import Changes, Store
 from processor.topics import validate_topic
 from processor.twin import Twin
-from processor.types import Message
+from processor.types import MODEL_SLOT, Message
 
 log = logging.getLogger(__name__)
 
@@ -208,18 +209,19 @@ class Steering:
     def _apply_desired(self, desired: Desired) -> tuple[Changes, Callable[[], None]]:
         change = self._twin.consider(desired, self._clock.wall())
         changes = Changes(meta={} if change.memory is None else {"twin": change.memory})
-        lane = self._twin.lane
-        own = changes.of(lane.name)
         steps = [change.install]
         if change.resize is not None:
+            own = changes.of(MODEL_SLOT)
             own.windows_anew = True
             own.meta = change.resize.meta
             steps.append(change.resize.install)
-        if change.offer is not None and change.offer.memory is not None:
-            of_filter, install_filter = self._prepare(lane, change.offer)
+        fresh = [(lane, offer) for lane, offer in change.offers if offer.memory is not None]
+        for lane, offer in fresh:
+            own = changes.of(lane.name)
+            of_filter, install_filter = self._prepare(lane, offer)
             own.meta = {**own.meta, **of_filter}
             steps.append(install_filter)
-        else:
+        if not fresh:
             steps.append(self._twin.report)
 
         def install() -> None:
@@ -240,7 +242,7 @@ class Steering:
             if selection is not None:
                 lane.computation.selection = selection
                 lane.computation.revision = lane.filters.revision
-                self._metrics.forget_scores()
+                self._metrics.forget_scores(lane.name)
             self._reporting.publish_filter_state(lane)
             if offer.memory is not None:
                 self._twin.report()
@@ -328,6 +330,7 @@ class Steering:
         self._commands.tick()
         for exchange in self._exchanges.values():
             exchange.tick()
+        underway.end_long_ones()  # of the loaders
         if self._announce_at is not None and now >= self._announce_at:
             self._announce()
         if now >= self._next_tidying:

@@ -99,7 +99,7 @@ class Store:
             durability: `full` makes every commit survive a power cut, `normal` a crash of the process.
             bounds: of the outbox.
             bridges: names of those that have to confirm a sample before it leaves the outbox.
-            slots: names of the model slots; what is kept of others is dropped.
+            slots: names of the model slots.
 
         Raises:
             StateLocked: another process uses the directory.
@@ -174,6 +174,11 @@ class Store:
     def slot(self, name: str) -> SlotState:
         """Return what is kept of a model slot."""
         return self._slots[name]
+
+    def drop_other_slots(self) -> None:
+        """Drop what is kept of model slots that are not this store's: they left the configuration."""
+        with self._writing():
+            slot_state.drop_others(self._connection, self._slots)
 
     def bridge_memory(self, bridge: str) -> Any:  # noqa: ANN401 - as in `meta`
         """Return what a bridge has remembered in an earlier run, or None."""

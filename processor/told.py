@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 
 class FilterState(msgspec.Struct, frozen=True):
@@ -163,6 +164,21 @@ class LastHour(msgspec.Struct, frozen=True):
     scores: list[RuleScores] = []
 
 
+class ModelMetrics(msgspec.Struct, frozen=True):
+    """What a processor with several models says about one of them."""
+
+    filter_revision: int = 0
+    counters: dict[str, float] = {}
+    streams: int = 0
+    by_rule: dict[str, int] = {}
+    by_label: dict[str, int] = {}
+    by_reason: dict[str, int] = {}
+    schedule: ScheduleNow = msgspec.field(default_factory=ScheduleNow)
+    model: ModelFacts = msgspec.field(default_factory=ModelFacts)
+    shadow: Shadow | None = None
+    last_hour: LastHour = msgspec.field(default_factory=LastHour)
+
+
 class Metrics(msgspec.Struct, frozen=True):
     """A processor's metrics; on `metrics`."""
 
@@ -185,3 +201,26 @@ class Metrics(msgspec.Struct, frozen=True):
     model: ModelFacts = msgspec.field(default_factory=ModelFacts)
     shadow: Shadow | None = None
     last_hour: LastHour = msgspec.field(default_factory=LastHour)
+    models: dict[str, ModelMetrics] = {}
+    """Where there are several, each; what stands above is then of the one named `default`, or a sum, or missing."""
+
+    def of(self, model: str) -> Metrics:
+        """Return these as if there were one model only, as far as they tell them apart."""
+        own = self.models.get(model)
+        if own is None:
+            return self
+        hour = LastHour({**self.last_hour.minutes, **own.last_hour.minutes}, own.last_hour.scores)
+        return replace(
+            self,
+            filter_revision=own.filter_revision,
+            counters={**self.counters, **own.counters},
+            streams=own.streams,
+            by_rule=own.by_rule,
+            by_label=own.by_label,
+            by_reason=own.by_reason,
+            schedule=own.schedule,
+            model=own.model,
+            shadow=own.shadow,
+            last_hour=hour,
+            models={},
+        )

@@ -21,8 +21,8 @@ Array = NDArray[Any]
 NS = 1_000_000_000
 """Nanoseconds in a second."""
 
-MODEL_SLOT = "default"
-"""Name of the only model slot; part of an event's id."""
+MODEL_SLOT: Final = "default"
+"""Name of the model slot where there is only one; part of an event's id."""
 
 INPUTS: Final = "$input/"
 """What the topic of a message starts with that came on an input of an IoT Edge module, before the input's name. No

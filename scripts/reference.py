@@ -63,8 +63,9 @@ def with_filter(schema: Schema, filter_: Schema) -> Schema:
     """Return a configuration's schema in which `filter` may be a file's name or a whole filter, key by key."""
     inner = {key: value for key, value in filter_.items() if key not in ("$schema", "title", "$defs")}
     schema["$defs"] |= filter_["$defs"] | {"Filter": inner}
-    file, _ = schema["properties"]["filter"]["anyOf"]
-    schema["properties"]["filter"]["anyOf"] = [file, {"$ref": "#/$defs/Filter"}]
+    for section in (schema, schema["$defs"]["SlotSettings"]):
+        file, _, *null = section["properties"]["filter"]["anyOf"]
+        section["properties"]["filter"]["anyOf"] = [file, {"$ref": "#/$defs/Filter"}, *null]
     return schema
 
 
@@ -112,9 +113,10 @@ def section_in(schema: Schema, field: Schema) -> tuple[list[str] | None, str]:
     if field.get("type") == "array":
         found, _ = section_in(schema, field["items"])
         return found, "[]"
-    if isinstance(field.get("additionalProperties"), dict):
-        found, _ = section_in(schema, field["additionalProperties"])
-        return found, ".<name>"
+    for values in (field.get("additionalProperties"), *field.get("patternProperties", {}).values()):
+        if isinstance(values, dict):
+            found, _ = section_in(schema, values)
+            return found, ".<name>"
     return None, ""
 
 
@@ -187,7 +189,8 @@ error or a bad configuration, with every problem; 3 the broker or the processor 
 METRICS_PAGE: Final = """\
 # Metrics
 
-On `/metrics` for Prometheus, and as JSON on `<prefix>/<id>/metrics`.
+On `/metrics` for Prometheus, and as JSON on `<prefix>/<id>/metrics`. The label `model` is there with
+[several models](../several-models.md) only.
 
 | metric | kind | labels | counts or tells |
 |---|---|---|---|
@@ -207,6 +210,9 @@ OTHER_TOPICS: Final = """\
 | `spBv1.0/<group>/NCMD/<edge node>` | the processor | no | 0 | what asks a Sparkplug node for its births, with \
 `rebirth` ([formats](../formats.md#sparkplug-b)) |
 | `spBv1.0/STATE/<host_id>` | a Sparkplug host | yes | 1 | are nodes listened to, with `host_id`; also the will |
+
+¹ of the model `default`, which is the one of `model`; of each other in `models` it is `<prefix>/<id>/models/<name>/…`
+([several models](../several-models.md)).
 
 Whatever a source's filters say, a message under `<prefix>/` is acknowledged and never becomes a reading. A stream in a
 topic is percent-encoded except `/`; over 512 bytes it is `sha256-<hex>`.
@@ -254,8 +260,8 @@ def metrics() -> str:
 def topics() -> str:
     """Return the page about the topics."""
     rows = [
-        f"| `<prefix>/<id>/{one.name}` | {one.writer} | {'yes' if one.retain else 'no'} | "
-        f"{'any' if one.qos is None else one.qos} | {one.says} |\n"
+        f"| `<prefix>/<id>/{one.name}`{' ¹' if one.per_model else ''} | {one.writer} | "
+        f"{'yes' if one.retain else 'no'} | {'any' if one.qos is None else one.qos} | {one.says} |\n"
         for one in OWN_TOPICS
     ]
     return MADE + TOPICS + "".join(rows) + OTHER_TOPICS

@@ -9,18 +9,18 @@ from typing import Annotated, Final
 
 import typer
 
-from processor.commands.options import Config, Timeout, answer
+from processor.commands.options import Config, ModelName, Timeout, answer, chosen
 
 _REJECTED: Final = 1
 _DOCUMENTS: Final = (".yaml", ".yml", ".json")
 
 
-def get_model(config: Config, timeout: Timeout = 5.0) -> None:
+def get_model(config: Config, name: ModelName = None, timeout: Timeout = 5.0) -> None:
     """Print the model in force, as YAML that `set` takes, with its revision and source."""
     from processor import printing, remote_model, settings  # noqa: PLC0415
 
-    loaded = settings.load(config)
-    state = answer(lambda: remote_model.get_model(loaded, timeout))
+    slot = chosen(settings.load(config), name)
+    state = answer(lambda: remote_model.get_model(slot, timeout))
     typer.echo(printing.model_yaml(state), nl=False)
 
 
@@ -35,6 +35,7 @@ def set_model(
     ] = None,
     *,
     clear: Annotated[bool, typer.Option("--clear", help="Return to the model of the processor's file.")] = False,
+    name: ModelName = None,
     timeout: Timeout = 60.0,
 ) -> None:
     """Publish which model is wanted, and wait until it is in force or rejected."""
@@ -53,8 +54,8 @@ def set_model(
             raise typer.BadParameter(f"{model} cannot be read: {error.strerror}") from error
     elif model is not None:
         payload = json.dumps({"path": model}).encode()
-    loaded = settings.load(config)
-    state = answer(lambda: remote_model.set_model(loaded, payload, timeout))
+    slot = chosen(settings.load(config), name)
+    state = answer(lambda: remote_model.set_model(slot, payload, timeout))
     if state.status == "applied":
         typer.echo(printing.model_line(state))
         return

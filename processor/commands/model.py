@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from processor.commands.options import AsJson, file_option
+from processor.commands.options import AsJson, ModelName, chosen, file_option
 
 models = typer.Typer(
     help="Look at a model; put one into a registry; change a running processor's.",
@@ -51,6 +51,7 @@ def show_model(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A file, https://… or oci://registry/repository:tag.")],
     *,
     config: ModelConfig = None,
+    model_name: ModelName = None,
     window_size: Annotated[int | None, typer.Option(min=1, help="Readings in a window, where it is open.")] = None,
     channels: Annotated[int | None, typer.Option(min=1, help="Values in a reading, where it is open.")] = None,
     file: Annotated[str | None, typer.Option(help="Its path in an image that holds several.")] = None,
@@ -65,12 +66,13 @@ def show_model(
 
     Exits with 0 also where it cannot be run with what is known of the sources; that is then said.
     """
-    from processor import model_show, printing  # noqa: PLC0415 - a command loads what it needs, and --help nothing
+    from processor import model_show, printing, settings  # noqa: PLC0415 - each loads what it needs, and --help nothing
 
     keys = _registry(username, password_file, ca, managed=managed, insecure=insecure)
     if file is not None:
         keys["file"] = file
-    shown = model_show.look(path, config=config, window_size=window_size, channels=channels, registry=keys)
+    configured = None if config is None else chosen(settings.load(config), model_name)
+    shown = model_show.look(path, configured=configured, window_size=window_size, channels=channels, registry=keys)
     if as_json:
         typer.echo(json.dumps(model_show.as_json(shown), ensure_ascii=False))
     else:
@@ -83,6 +85,7 @@ def push_model(
     to: Annotated[str, typer.Argument(metavar="oci://…", help="The registry, the repository and the tag.")],
     *,
     config: ModelConfig = None,
+    model_name: ModelName = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="LABEL", help="One of its labels, in order; again for each.")
     ] = None,
@@ -100,11 +103,14 @@ def push_model(
 
     With -c, what the section model says of labels, input, output, window and temperature goes along as annotations.
     """
-    from processor import model_push  # noqa: PLC0415
+    from processor import model_push, settings  # noqa: PLC0415
     from processor.printing import size  # noqa: PLC0415
 
     keys = _registry(username, password_file, ca, managed=managed, insecure=insecure)
-    pushed = model_push.push_file(file, to, config=config, labels=label, annotations=annotation or [], registry=keys)
+    configured = None if config is None else chosen(settings.load(config), model_name)
+    pushed = model_push.push_file(
+        file, to, configured=configured, labels=label, annotations=annotation or [], registry=keys
+    )
     if as_json:
         typer.echo(
             json.dumps({"reference": to, "digest": pushed.digest, "files": dict(pushed.files), "sent": pushed.sent})

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
+
+from processor.types import MODEL_SLOT
+
+if TYPE_CHECKING:
+    from processor.settings import Settings, Slot
 
 NO_ANSWER: Final = 3
 """Exit code: the broker or the processor does not answer."""
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The processor's configuration file.")]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the broker, and for the answer.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="Which of the models; left out: default, or the only one.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -57,6 +65,17 @@ def broker_keys(
             "insecure_skip_verify": insecure,
         },
     }
+
+
+def chosen(settings: Settings, name: str | None) -> Slot:
+    """Return the model that an option names, the one called `default`, or the only one."""
+    slots = {slot.name: slot for slot in settings.slots}
+    if name is None and len(slots) > 1 and MODEL_SLOT not in slots:
+        raise typer.BadParameter(f"there are several models; choose one of {', '.join(slots)}", param_hint="--model")
+    found = next(iter(slots)) if name is None and len(slots) == 1 else name or MODEL_SLOT
+    if found not in slots:
+        raise typer.BadParameter(f"no model is called {found!r}; there is {', '.join(slots)}", param_hint="--model")
+    return slots[found]
 
 
 Answer = TypeVar("Answer")

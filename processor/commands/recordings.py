@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from processor.commands.options import Config, answer
+from processor.commands.options import Config, ModelName, answer, chosen
 
 if TYPE_CHECKING:
     from processor.computation import Outcome
@@ -82,6 +82,7 @@ def replay(
         list[Path] | None,
         typer.Option("--filter", metavar="F", help="A filter instead of the configuration's; again: side by side."),
     ] = None,
+    model_name: ModelName = None,
     out: Annotated[
         Path | None, typer.Option(metavar="EVENTS.jsonl", help="Write the kept samples, an event a line.")
     ] = None,
@@ -93,29 +94,35 @@ def replay(
     """Run the selection over a recording: what would be kept, and why the rest is not."""
     from processor import settings  # noqa: PLC0415
     from processor.replay_printing import show  # noqa: PLC0415
-    from processor.replay_run import configured, read_candidates, replay_recording  # noqa: PLC0415
+    from processor.replay_run import Trial, configured, read_candidates, replay_recording  # noqa: PLC0415
     from processor.shadow.opening import known_times, obtain_both  # noqa: PLC0415
 
     if out is not None and len(filters or ()) > 1:
         raise typer.BadParameter("--out takes the samples of one filter; give --filter once")
     loaded = settings.load(config)
-    loaded, model, shadow = obtain_both(loaded, known_times(loaded.state_path))
-    candidates = read_candidates(loaded, model, filters) if filters else [configured(loaded, model, config.name)]
+    slots = [chosen(loaded, model_name)] if model_name or filters or report else loaded.slots
+    trials = []
+    for configured_slot in slots:
+        slot, model, shadow = obtain_both(configured_slot, known_times(configured_slot))
+        candidates = read_candidates(slot, model, filters) if filters else [configured(slot, model, config.name)]
+        trials.append(Trial(slot, model, candidates, shadow))
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
     with following() as progress:
-        done = replay_recording(
-            loaded, model, candidates, recording, progress=progress, shadow=shadow, out=out, report=report
-        )
+        done = replay_recording(trials, recording, progress=progress, out=out, report=report)
     if done.cut_off:
         typer.echo(f"NOTE: {done.cut_off}", err=True)
-    show(console, done.replay)
-    for what, path in ((f"{done.replay.sides[0].events:,} events in", out), ("The report is", report)):
+    for number, one in enumerate(done.replays):
+        if len(done.replays) > 1:
+            console.print("\n" * (number > 0) + f"[b]Model {one.slot}[/b]")
+        show(console, one)
+    events = sum(one.sides[0].events for one in done.replays)
+    for what, path in ((f"{events:,} events in", out), ("The report is", report)):
         if path is not None:
             console.print(f"\n{what} {path}", markup=False, soft_wrap=True)
     if as_json:
-        typer.echo(json.dumps(done.replay.as_json(done.seconds)))
+        typer.echo(json.dumps(done.as_json()))
 
 
 def suggest(
@@ -131,6 +138,7 @@ def suggest(
     rule: Annotated[
         str | None, typer.Option(metavar="NAME", help="The rule to set; left out: the first with a measure.")
     ] = None,
+    model_name: ModelName = None,
     share: Annotated[bool, typer.Option("--share", help="Set an adaptive share, keep, rather than a band.")] = False,
 ) -> None:
     """Print the filter whose band, or share, keeps about so many samples."""
@@ -147,17 +155,17 @@ def suggest(
         wanted = parse_target(target)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None
-    loaded = settings.load(config)
-    loaded, model, shadow = obtain_both(loaded, known_times(loaded.state_path))
+    configured_slot = chosen(settings.load(config), model_name)
+    slot, model, shadow = obtain_both(configured_slot, known_times(configured_slot))
     if filter_file is None:
-        (candidate,) = (configured(loaded, model, config.name),)
+        (candidate,) = (configured(slot, model, config.name),)
     else:
-        (candidate,) = read_candidates(loaded, model, [filter_file])
+        (candidate,) = read_candidates(slot, model, [filter_file])
 
     def run(candidates: Sequence[Candidate], take: Callable[[Sequence[Outcome]], None]) -> Replay:
-        replayed = Replay(loaded, model, candidates, shadow=shadow)
+        replayed = Replay(slot, model, candidates, shadow=shadow)
         with following() as progress:
-            play(Reader(recording), replayed, progress, take)
+            play(Reader(recording), [replayed], progress, take)
         return replayed
 
     found = find(run, candidate.document, model.kind, wanted, rule=rule, share=share)
@@ -182,7 +190,7 @@ def following() -> Iterator[Progress]:
     with bar:
         task = bar.add_task("replaying", total=None, messages=0)
 
-        def show(reader: Reader, run: Replay) -> None:
-            bar.update(task, completed=reader.position, total=reader.size or None, messages=run.messages)
+        def show(reader: Reader, messages: int) -> None:
+            bar.update(task, completed=reader.position, total=reader.size or None, messages=messages)
 
         yield show

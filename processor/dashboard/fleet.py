@@ -5,8 +5,8 @@ One record a processor, never changed but replaced: the watching thread writes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -14,21 +14,40 @@ import msgspec
 from processor.allowance import Allowance
 from processor.dashboard.samples import Letter, Sample, read_letter, read_sample
 from processor.told import FilterState, History, Metrics, ModelState, Revision
-from processor.types import Message
+from processor.types import MODEL_SLOT, Message
 
 _MOST: Final = 1000
 """Processors; others are counted."""
+_MODELS: Final = 64
+"""Of one processor; others are not looked at."""
 _SAMPLES: Final = 24
 _LETTERS: Final = 20
 _PER_SECOND: Final = 4.0
 """Samples, and dead letters, of a processor that are looked at; in a burst as many as are kept."""
 
-TOPICS: Final = (("status", 1), ("filter/state", 1), ("filter/history", 1), ("model/state", 1), ("metrics", 0))
+_OF_MODELS: Final = (("filter/state", 1), ("filter/history", 1), ("model/state", 1))
+"""What tells of a model of a processor: of `default` there, of others below `models/<name>/`."""
+TOPICS: Final = (("status", 1), ("metrics", 0), *_OF_MODELS, *((f"models/+/{name}", qos) for name, qos in _OF_MODELS))
 """What tells of a processor, with the QoS to ask for."""
 STREAMS: Final = (("accepted/#", 0), ("deadletter", 0))
 """What may come at any rate; a part of it is enough."""
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What is known of one of several models.
+
+    Attributes:
+        filter: the last answer to a filter.
+        revisions: the last filters, newest first.
+        model: the last answer to a model.
+    """
+
+    filter: FilterState | None = None
+    revisions: tuple[Revision, ...] = ()
+    model: ModelState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +64,7 @@ class Processor:
         filter: the last answer to a filter.
         revisions: the last filters, newest first.
         model: the last answer to a model.
+        slots: models that have a name, beside the one whose answers these are, by it.
         samples: some of those kept lately, newest first.
         letters: some of the messages that could not be processed, newest first.
     """
@@ -58,6 +78,7 @@ class Processor:
     filter: FilterState | None = None
     revisions: tuple[Revision, ...] = ()
     model: ModelState | None = None
+    slots: Mapping[str, Slot] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     letters: tuple[Letter, ...] = ()
 
@@ -65,6 +86,17 @@ class Processor:
     def id(self) -> str:
         """Its id."""
         return self.root.rpartition("/")[2]
+
+    @property
+    def models(self) -> list[str]:
+        """The names of its models, where they have names."""
+        return [] if self.metrics is None else list(self.metrics.models)
+
+    def of(self, model: str) -> Processor:
+        """Return what is known of one of its models, as if that were the only one."""
+        own = Slot(self.filter, self.revisions, self.model) if model == MODEL_SLOT else self.slots.get(model, Slot())
+        metrics = None if self.metrics is None else self.metrics.of(model)
+        return replace(self, metrics=metrics, filter=own.filter, revisions=own.revisions, model=own.model, slots={})
 
     @property
     def active(self) -> dict[str, Any]:
@@ -139,12 +171,13 @@ def _told(before: Processor, rest: str, message: Message, now: float) -> dict[st
     elif rest == "metrics" and (metrics := _decoded(message, Metrics)) and metrics.time:
         every = before.every if message.retain or not before.heard else now - before.heard
         told = {"metrics": metrics, "heard": now, "every": every}
-    elif rest == "filter/state" and (state := _decoded(message, FilterState)):
-        told = {"filter": state}
-    elif rest == "filter/history" and (history := _decoded(message, History)):
-        told = {"revisions": tuple(history.revisions)}
-    elif rest == "model/state" and (model := _decoded(message, ModelState)):
-        told = {"model": model}
+    elif (of_model := _of_model(rest, message)) is not None:
+        told = of_model
+    elif rest.startswith("models/"):
+        name, _, below = rest.removeprefix("models/").partition("/")
+        of_model = _of_model(below, message)
+        if of_model is not None and (name in before.slots or len(before.slots) < _MODELS):
+            told = {"slots": {**before.slots, name: replace(before.slots.get(name, Slot()), **of_model)}}
     elif rest == "deadletter" and (letter := read_letter(message.payload)):
         told = {"letters": (letter, *before.letters)[:_LETTERS]}
     elif rest.startswith("accepted/") and (sample := read_sample(message.payload)):
@@ -153,6 +186,17 @@ def _told(before: Processor, rest: str, message: Message, now: float) -> dict[st
     elif rest == "command/response":
         told = {}
     return told
+
+
+def _of_model(rest: str, message: Message) -> dict[str, Any] | None:
+    """Return what a message changes in what is known of a model; None where no processor can have written it."""
+    if rest == "filter/state" and (state := _decoded(message, FilterState)):
+        return {"filter": state}
+    if rest == "filter/history" and (history := _decoded(message, History)):
+        return {"revisions": tuple(history.revisions)}
+    if rest == "model/state" and (model := _decoded(message, ModelState)):
+        return {"model": model}
+    return None
 
 
 def _decoded(message: Message, kind: type[_Kind]) -> _Kind | None:

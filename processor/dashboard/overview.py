@@ -67,7 +67,7 @@ def build(view: View) -> Look:
         schedule.set_content(_schedule(view, metrics))
         kept.set_content(_kept(metrics))
         beside.set_visibility(metrics.shadow is not None)
-        shadow.set_content(_shadow(metrics.shadow))
+        shadow.set_content(shadow_card(metrics.shadow))
         bands()
 
     return look
@@ -152,7 +152,7 @@ def _kept(metrics: Metrics) -> str:
     return "".join(drawn) or '<p class="muted">Nothing yet.</p>'
 
 
-def _shadow(shadow: Shadow | None) -> str:
+def shadow_card(shadow: Shadow | None) -> str:
     """Return how a second model agrees with the model."""
     if shadow is None:
         return ""

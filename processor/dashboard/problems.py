@@ -159,7 +159,10 @@ def _kept_none_of(minutes: Mapping[str, list[int]]) -> int:
 
 
 def _rejected(processor: Processor) -> Iterator[Problem]:
-    for kind, state in (("filter", processor.filter), ("model", processor.model)):
+    told = [("filter", processor.filter), ("model", processor.model)]
+    told += [(f"filter of {name}", slot.filter) for name, slot in processor.slots.items()]
+    told += [(f"model of {name}", slot.model) for name, slot in processor.slots.items()]
+    for kind, state in told:
         if state is None or state.status not in ("rejected", "waiting"):
             continue
         errors = errors_of(state)

@@ -100,8 +100,8 @@ def _application(desk: Desk, host: str, *, secure: bool) -> Guard:
         fleet_page.build(desk, visitor(request))
 
     @ui.page("/processor/{root:path}")
-    def one(request: Request, root: str, tab: str = "") -> None:
-        processor_page.build(desk, visitor(request), root, tab)
+    def one(request: Request, root: str, tab: str = "", model: str = "") -> None:
+        processor_page.build(desk, visitor(request), root, tab, model)
 
     ui.run_with(
         application,

@@ -17,6 +17,7 @@ from processor.dashboard.watching import Unanswered
 from processor.printing import errors_of
 from processor.remote import who
 from processor.told import Metrics
+from processor.types import MODEL_SLOT
 
 _Got = TypeVar("_Got")
 
@@ -32,18 +33,26 @@ class View:
         desk: what pages work with.
         visitor: for whom.
         root: the processor's topics' beginning.
+        model: which of its models, by its name; empty where it has one.
         draft: the filter that may be written here.
     """
 
     desk: Desk
     visitor: Visitor
     root: str
+    model: str = ""
     draft: Draft = field(default_factory=Draft)
 
     @property
     def record(self) -> Processor:
-        """What is known of the processor now."""
-        return self.desk.watcher.fleet.processors.get(self.root) or Processor(self.root)
+        """What is known of the processor now; of this model, where it has several."""
+        record = self.desk.watcher.fleet.processors.get(self.root) or Processor(self.root)
+        return record.of(self.model) if self.model else record
+
+    @property
+    def below(self) -> str:
+        """What stands between the processor's root and the topics of the model."""
+        return "" if self.model in ("", MODEL_SLOT) else f"models/{self.model}/"
 
     @property
     def metrics(self) -> Metrics:
@@ -59,7 +68,9 @@ class View:
         if not self.visitor.may_change:
             return False, "Sign in first: nothing was sent.", []
         try:
-            state = await _wait(self.desk.watcher.set_filter(self.root, payload, self.visitor.name or who()))
+            state = await _wait(
+                self.desk.watcher.set_filter(self.root, payload, self.visitor.name or who(), self.below)
+            )
         except Unanswered as error:
             return False, str(error), []
         if state.status == "applied":

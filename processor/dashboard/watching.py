@@ -131,20 +131,21 @@ class Watcher:
             self._connection.wake()
             self._thread.join(5.0)
 
-    def set_filter(self, root: str, payload: bytes, user: str | None) -> Future[FilterState]:
+    def set_filter(self, root: str, payload: bytes, user: str | None, below: str = "") -> Future[FilterState]:
         """Publish a filter, retained; the future has the processor's answer to it, or `Unanswered`.
 
         Args:
             root: what the processor's topics start with.
             payload: the document; empty returns to the file's.
             user: who sends it.
+            below: what stands between the root and the topics of the filter's model; ends with a slash if it is there.
         """
         digest = hashlib.sha256(payload).hexdigest()
 
         def send() -> None:
-            self._connection.publish(f"{root}/filter", payload, qos=1, retain=True, user=user)
+            self._connection.publish(f"{root}/{below}filter", payload, qos=1, retain=True, user=user)
 
-        return self._ask(f"{root} {digest}", root, send)
+        return self._ask(f"{root}/{below} {digest}", root, send)
 
     def command(self, root: str, name: str) -> Future[Answer]:
         """Ask a processor to do something; the future has its answer, or `Unanswered`."""
@@ -197,9 +198,9 @@ class Watcher:
         if not self._waiting or message.retain:
             return
         root, rest = self.fleet.split(message.topic)
-        if rest == "filter/state":
+        if rest.endswith("filter/state"):
             for state in _read(message, FilterState):
-                self._answer(f"{root} {state.sha256}", state)
+                self._answer(f"{root}/{rest.removesuffix('filter/state')} {state.sha256}", state)
         elif rest == "command/response":
             for body in _read(message, dict[str, Any]):
                 self._answer(str(body.get("id")), body)

@@ -58,6 +58,6 @@ def model_part(choice: Choice, path: str | None, directory: Path) -> ModelPart:
     sources = [one.source for one in choice.active]
     made = settings.build({"id": "discover", "sources": sources, "model": keys, "filter": {"rules": []}}, directory)
     try:
-        return ModelPart(keys, why, open_model(made))
+        return ModelPart(keys, why, open_model(made.slots[0]))
     except ModelError as error:
         return ModelPart(keys, why, problem=str(error))

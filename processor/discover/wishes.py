@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from processor.errors import ModelError
+from processor.model.declared import read_declared
 from processor.model.inputs import Dimension, Tensor
-from processor.model.onnx_model import read_declared
 from processor.model.outputs import names_in
 from processor.sections import Layout
 

@@ -11,100 +11,37 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Final, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, Final
 
 from processor.errors import ConfigurationError, Problem
 from processor.events import timestamp
 from processor.exchange.document import configured, parse_model, wanted
+from processor.exchange.in_force import Change, InForce, Wanted
 from processor.exchange.loader import Arrival, Away, Failed, Kind, Loaded, Moved, Request, Result, Unchanged
 from processor.exchange.opening import Opened
 from processor.exchange.recent import Trial
-from processor.registry.fetched import Fetched
-from processor.settings import Settings
-from processor.shadow.timing import Kept
-from processor.types import OutputKind
+from processor.settings import Slot
 
 log = logging.getLogger(__name__)
 
-ModelSource = Literal["file", "topic"]
-
+_MOST_ERRORS: Final = 100
+_MOST_TRIES: Final = 3
+_NOTHING_TRIED: Final = ("", 0)
+_DEADLY: Final = Problem(
+    "path",
+    f"the process ended {_MOST_TRIES} times while this was loaded: it may take more memory than there is; publish it "
+    "again to try it again",
+)
 _MOST_LABELS: Final = 64
-"""Named in an answer."""
-
-
-class Facts(NamedTuple):
-    """What there is to say of a model; the model itself would hold its memory."""
-
-    name: str
-    sha256: str
-    kind: OutputKind
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """The model that judges, and who wanted it.
-
-    Attributes:
-        model: what there is to say of it.
-        settings: the configuration with the model's own keys.
-        fetched: the file that it was opened from.
-        measured: what windows took in it and its shadow, and in earlier pairs.
-        source: the configuration or an operator's document.
-        document: the latter; None: there is none.
-        sha256: of the document as it came; that of the configuration's keys where there is none.
-    """
-
-    model: Facts
-    settings: Settings
-    fetched: Fetched
-    measured: Sequence[Kept]
-    source: ModelSource
-    document: dict[str, Any] | None
-    sha256: str
-
-    @classmethod
-    def of(cls, opened: Opened, document: dict[str, Any] | None, sha256: str) -> InForce:
-        """Return a model that was opened for a document, or for the configuration."""
-        model = opened.model
-        facts = Facts(model.name, model.sha256, model.kind, model.labels)
-        source: ModelSource = "file" if document is None else "topic"
-        return cls(facts, opened.settings, opened.fetched, opened.measured, source, document, sha256)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A document that was accepted before the last restart, and whose model was not loaded yet."""
-
-    source: ModelSource
-    document: dict[str, Any] | None
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What becomes of something, once `install` is called.
-
-    Attributes:
-        swap: the model that is to be in force; None: the one that is.
-        memory: what has to be on disk first; None when that is there already.
-        install: makes it so.
-        rejected: whether something is rejected by it.
-    """
-
-    swap: Opened | None
-    memory: dict[str, Any] | None
-    install: Callable[[], None]
-    rejected: bool = False
+"""Told in an answer."""
 
 
 class ModelControl:
     """Decides which model is in force.
 
     Attributes:
-        settings: the configuration, with the windows that every model gets.
+        slot: the configuration's, with the windows that every model gets.
         in_force: the model that judges.
         revision: grows by one with each swap; persistent.
         pending: what the loader should be working on; None: nothing.
@@ -113,26 +50,28 @@ class ModelControl:
     """
 
     def __init__(
-        self, settings: Settings, in_force: InForce, kept: dict[str, Any] | None, now: int, *, wanted: Wanted | None
+        self, slot: Slot, in_force: InForce, kept: dict[str, Any] | None, now: int, *, wanted: Wanted | None
     ) -> None:
         """Start, or go on where an earlier run ended.
 
         Args:
-            settings: the configuration, with the windows that every model gets.
+            slot: the configuration's, with the windows that every model gets.
             in_force: the model, which fits the filter in force.
             kept: what `memory` returned last.
             now: wall time, ns since the Unix epoch.
             wanted: what was not loaded yet.
         """
-        self.settings = settings
+        self.slot = slot
         self.in_force = in_force
         self.revision = 0
         self.pending: Request | None = None
         self.refused = ""
         self._seen = ""  # digest of the topic's last document
         self._settled: dict[str, Any] = {}  # the last answer that was no interim one
+        self._trying = _NOTHING_TRIED  # what is loaded, and how often that was begun
         if kept is not None:
             self._seen, self.revision, self._settled = kept["seen"], kept["revision"], kept["answer"]
+            self._trying = (kept["trying"][0], kept["trying"][1])
         if kept is None or (kept["in_force"]["source"], kept["in_force"]["model"]) != (
             in_force.source, in_force.model.sha256
         ):  # fmt: skip
@@ -171,9 +110,14 @@ class ModelControl:
         """
         now = self.in_force
         self.refused = version or self.refused  # until it is loaded
+        try:
+            slot = self._wish(now.document)
+        except ConfigurationError as error:  # a link may lead out of the configuration's folder now
+            self._reject(kind, now.sha256, error.problems)
+            return
         self.pending = Request(
             kind,
-            self._wish(now.document),
+            slot,
             now.sha256,
             now.document,
             known=now.fetched.version,
@@ -192,16 +136,15 @@ class ModelControl:
         """
         request, result = arrival.request, arrival.result
         if isinstance(result, Moved):
-            is_news = self.pending is None and result.version not in (self.in_force.fetched.version, self.refused)
-            install = partial(self.look_again, "refresh", result.version) if is_news else _nothing
-            return Change(None, None, install)
+            return self._move(result.version)
         if request is None or request is not self.pending:  # another was wanted meanwhile
             return Change(None, None, _nothing)
         later = copy(self)
         if isinstance(result, Away) and request.is_lasting:
             later._wait_for(request, result.reason)  # noqa: SLF001 - a copy of ourselves
-            return Change(None, None, lambda: self._become(later))
-        later.pending = None
+            memory = later.memory() if later._trying != self._trying else None  # noqa: SLF001 - as above
+            return Change(None, memory, lambda: self._become(later))
+        later.pending, later._trying = None, _NOTHING_TRIED  # noqa: SLF001 - as above
         if isinstance(result, Unchanged | Away) or self._is_same(request, result):
             later._leave(result)  # noqa: SLF001 - as above
             return Change(None, later.memory(), lambda: self._become(later))
@@ -216,6 +159,7 @@ class ModelControl:
             "revision": self.revision,
             "seen": self._seen,
             "answer": self._settled,
+            "trying": list(self._trying),
             "in_force": {
                 "source": now.source,
                 "document": now.document,
@@ -230,12 +174,12 @@ class ModelControl:
     def _become(self, later: ModelControl) -> None:
         self.__dict__.update(later.__dict__)
 
-    def _wish(self, document: dict[str, Any] | None) -> Settings:
-        return wanted(document, self.settings)
+    def _wish(self, document: dict[str, Any] | None) -> Slot:
+        return wanted(document, self.slot)
 
     def _consider(self, payload: bytes, digest: str, problems: Sequence[Problem], user: str | None) -> None:
         """Begin to load, or reject, a document that is new; what is under way for an older one is dropped."""
-        self._seen, self.pending = digest, None
+        self._seen, self.pending, self._trying = digest, None, _NOTHING_TRIED
         if not payload.strip() and not problems:
             self._return_to_file(digest)
             return
@@ -243,7 +187,7 @@ class ModelControl:
             self._reject("topic", digest, problems)
             return
         try:
-            document = parse_model(payload, self.settings)
+            document = parse_model(payload, self.slot)
         except ConfigurationError as error:
             self._reject("topic", digest, error.problems)
             return
@@ -260,17 +204,43 @@ class ModelControl:
 
     def _request_wanted(self, one: Wanted) -> None:
         try:
-            settings = self._wish(one.document)
+            slot = self._wish(one.document)
         except ConfigurationError as error:  # the configuration has changed since it was accepted
             self._reject(one.source, one.sha256, error.problems)
             return
+        if not self._try(one.sha256):
+            self._reject(one.source, one.sha256, [_DEADLY])
+            return
         now = self.in_force
         self.pending = Request(
-            one.source, settings, one.sha256, one.document, in_force=now.model.sha256, measured=now.measured
+            one.source, slot, one.sha256, one.document, in_force=now.model.sha256, measured=now.measured
         )
         self._tell("loading", self.pending)
 
+    def _move(self, version: str) -> Change:
+        """Have what the path in force leads to now loaded."""
+        if self.pending is not None or version in (self.in_force.fetched.version, self.refused):
+            return Change(None, None, _nothing)
+        later = copy(self)
+        is_tried = later._try(f"refresh {version}")  # noqa: SLF001 - a copy of ourselves
+        if is_tried:
+            later.look_again("refresh", version)
+        else:
+            later.refused = version
+            later._reject("refresh", self.in_force.sha256, [_DEADLY])  # noqa: SLF001 - as above
+        return Change(None, later.memory(), lambda: self._become(later), not is_tried)
+
+    def _try(self, what: str) -> bool:
+        """Take note, to be on disk before it is loaded, that something is; whether it was not tried too often.
+
+        A model that ends the process, because it takes all the memory, must not do so at each start.
+        """
+        before, times = self._trying
+        self._trying = (what, times + 1 if before == what else 1)
+        return self._trying[1] <= _MOST_TRIES
+
     def _wait_for(self, request: Request, reason: str) -> None:
+        self._trying = _NOTHING_TRIED
         told = self.answer["errors"]
         self._tell("waiting", request, reason)
         if told != self.answer["errors"]:
@@ -281,7 +251,7 @@ class ModelControl:
         if request.is_lasting or isinstance(result, Failed):
             return False
         now, found = self.in_force, result.opened
-        return (found.model.sha256, configured(found.settings)) == (now.model.sha256, configured(now.settings))
+        return (found.model.sha256, configured(found.slot)) == (now.model.sha256, configured(now.slot))
 
     def _leave(self, result: Result) -> None:
         """Leave everything as it was before somebody looked again, where what was found is the same, or nothing."""
@@ -296,7 +266,7 @@ class ModelControl:
         found = result.problems if isinstance(result, Failed) else problems(result.opened)
         if isinstance(result, Loaded) and not found:
             document = request.document
-            sha256 = digest_of_configuration(self.settings) if document is None else request.sha256
+            sha256 = digest_of_configuration(self.slot) if document is None else request.sha256
             in_force = InForce.of(result.opened, document, sha256)
             self._put_in_force(in_force, request.kind, request.sha256, now, result.trial)
             return result.opened
@@ -309,10 +279,11 @@ class ModelControl:
         self.in_force, self.refused = in_force, ""
         self.revision += 1
         model = in_force.model
-        log.info(
-            "Model revision %d is in force: %s, sha256 %.12s…, wanted by the %s.",
-            self.revision, model.name, model.sha256, source,
-        )  # fmt: skip
+        if self.revision > 1:  # the first is the configuration's, which the log names anyway
+            log.info(
+                "Model revision %d is in force: %s, sha256 %.12s…, wanted by the %s.",
+                self.revision, model.name, model.sha256, source,
+            )  # fmt: skip
         failed = trial.raised + trial.not_finite
         if failed:
             log.warning(
@@ -338,7 +309,7 @@ class ModelControl:
         now = self.in_force
         return {
             "name": now.model.name,
-            "path": now.settings.model.path,
+            "path": now.slot.model.path,
             "sha256": now.model.sha256,
             "digest": now.fetched.digest,
             "kind": now.model.kind,
@@ -358,7 +329,7 @@ class ModelControl:
                 "status": "rejected",
                 "source": source,
                 "sha256": digest,
-                "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
+                "errors": [{"path": problem.path, "message": problem.message} for problem in problems[:_MOST_ERRORS]],
             }
         )
 
@@ -373,9 +344,9 @@ class ModelControl:
         }  # fmt: skip
 
 
-def digest_of_configuration(settings: Settings) -> str:
+def digest_of_configuration(slot: Slot) -> str:
     """Return the digest of what the configuration says of its model, as far as that may change."""
-    return hashlib.sha256(json.dumps(configured(settings), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(configured(slot), sort_keys=True).encode()).hexdigest()
 
 
 def _nothing() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from processor import own_topics
 from processor.errors import Problem
-from processor.exchange.control import Change
+from processor.exchange.in_force import Change
 from processor.exchange.loader import Arrival, Away, Loader, Watch
 from processor.exchange.opening import Opened
 from processor.filter import FilterDocument
@@ -18,8 +18,8 @@ from processor.lanes import Lane
 from processor.metrics import Metrics
 from processor.mqtt.properties import properties
 from processor.protocols import Clock, Model, Source
-from processor.registry.fetched import PREFIX
-from processor.settings import Settings
+from processor.registry.fetched import PREFIX, Fetched
+from processor.settings import Slot
 from processor.shadow.opening import META as SHADOW
 from processor.slot_state import SlotChanges
 from processor.store import Changes
@@ -59,10 +59,11 @@ class Exchange:
         lane: Lane,
         source: Source,
         loader: Loader,
-        problems: Callable[[Settings, Model, FilterDocument], Sequence[Problem]],
+        problems: Callable[[Slot, Model, FilterDocument], Sequence[Problem]],
         metrics: Metrics,
         clock: Clock,
         report: Callable[[], None],
+        in_force: Callable[[], Collection[Fetched]],
     ) -> None:
         """Take what `app.build` made, and go on with what an earlier run was loading.
 
@@ -70,10 +71,11 @@ class Exchange:
             lane: whose model is exchanged.
             source: our connection.
             loader: loads models.
-            problems: says why settings and their model do not fit a filter.
+            problems: says why a slot and its model do not fit a filter.
             metrics: to count in.
             clock: for intervals and times.
             report: tells the twin which model is in force.
+            in_force: returns the files of all lanes' models in force, which stay in the cache.
         """
         self.lane = lane
         self._source = source
@@ -83,11 +85,12 @@ class Exchange:
         self._metrics = metrics
         self._clock = clock
         self._report = report
+        self._in_force = in_force
         self._askers: list[_Asker] = []
         self._show()
         # The copy that is kept was opened: meanwhile its path may lead elsewhere.
         self._watch(now=bool(lane.models.in_force.fetched.key))
-        loader.tidy(lane.models.settings, lane.models.in_force.fetched)
+        loader.tidy(lane.models.slot.settings, in_force())
         if lane.models.pending is not None:
             loader.ask(lane.models.pending, self._window_size)
 
@@ -109,7 +112,7 @@ class Exchange:
         def install() -> None:
             self._carry_out(change.install)
             if change.memory is not None:
-                self._metrics.add("model_rejected", change.rejected)
+                self._metrics.add("model_rejected", change.rejected, self.lane.name)
                 self._tell_askers("a newer document on the model topic came before it was loaded")
 
         return self._changes({} if change.memory is None else {"model": change.memory}), install
@@ -134,14 +137,15 @@ class Exchange:
         def install() -> None:
             if swap is not None and selection is not None:
                 self.lane.computation.exchange(swap.model, swap.shadow, selection)
-                self._metrics.add("model_swaps")
-                self._metrics.forget_scores()
+                self._metrics.add("model_swaps", 1, self.lane.name)
+                self._metrics.forget_scores(self.lane.name)
             self._carry_out(change.install)
             if swap is not None:
                 self._show()
                 self._report()
-                self._loader.tidy(self._control.settings, swap.fetched)
-            self._metrics.add("model_rejected", change.rejected)
+            if swap is not None or change.rejected:
+                self._loader.tidy(self._control.slot.settings, self._in_force())
+            self._metrics.add("model_rejected", change.rejected, self.lane.name)
             if is_wanted and self._control.pending is None:
                 self._answer_askers(arrival, change)
 
@@ -158,6 +162,8 @@ class Exchange:
         self._askers.append(_Asker(answer, self._clock.monotonic() + _PATIENCE))
         if self._control.pending is None:
             self._carry_out(lambda: self._control.look_again("command"))
+            if self._control.pending is None:
+                self._tell_askers(self._told())
         else:
             self._loader.hurry()
 
@@ -184,21 +190,23 @@ class Exchange:
 
     def _watch(self, *, now: bool = False) -> None:
         control, in_force = self._control, self._control.in_force
-        self._loader.watch(Watch(in_force.settings, frozenset({in_force.fetched.version, control.refused})), now=now)
+        self._loader.watch(Watch(in_force.slot, frozenset({in_force.fetched.version, control.refused})), now=now)
 
     def _show(self) -> None:
         model = self._control.in_force.model
-        self._metrics.set_only("model_info", 1, model.name, model.sha256)
-        self._metrics.set("model_revision", self._control.revision)
+        self._metrics.set_only("model_info", 1, self.lane.name, model.name, model.sha256)
+        self._metrics.set("model_revision", self._control.revision, self.lane.name)
+        for name in ("model_swaps", "model_rejected"):
+            self._metrics.expect(name, self.lane.name)
 
     def _find_problems(self, opened: Opened) -> Sequence[Problem]:
-        found = list(self._problems(opened.settings, opened.model, self.lane.filters.active))
+        found = list(self._problems(opened.slot, opened.model, self.lane.filters.active))
         annotated = opened.fetched.annotations.get(f"{PREFIX}window.size")
         sizes = self.lane.sizes
         if annotated is not None and sizes.current == sizes.configured and annotated != str(sizes.current):
             message = f"the model is for {annotated} readings, and windows have {sizes.current} and keep them"
             found.append(Problem("window.size", f"{message}; set model.window.size in the configuration, and restart"))
-        return found
+        return opened.slot.named(found)
 
     def _answer_askers(self, arrival: Arrival, change: Change) -> None:
         """Say to those who sent `reload_model` what became of it."""
@@ -214,11 +222,14 @@ class Exchange:
         if isinstance(result, Away):
             status, body = _LATER, _error(result.reason)
         elif change.rejected:
-            told = "; ".join(": ".join(filter(None, each.values())) for each in control.answer["errors"])
-            status, body = _CONFLICT, _error(told)
+            status, body = _CONFLICT, _error(self._told())
         askers, self._askers = self._askers, []
         for asker in askers:
             asker.answer(status, body)
+
+    def _told(self) -> str:
+        """Return the errors of the last answer in one line."""
+        return "; ".join(": ".join(filter(None, each.values())) for each in self._control.answer["errors"])
 
     def _tell_askers(self, reason: str) -> None:
         """Say that what they asked for will not be."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from processor.errors import ModelError, ModelMisfit, ModelUnavailable, Problem
-from processor.exchange.opening import Opened, open_wanted
+from processor.exchange.opening import Opened, only_model_errors, open_wanted
 from processor.exchange.recent import RecentWindows, Trial
 from processor.obtaining import current_version, prune
 from processor.registry.fetched import Fetched
-from processor.settings import Settings
+from processor.settings import Settings, Slot
 from processor.shadow.timing import Kept
 from processor.types import NS
 
@@ -38,7 +39,7 @@ class Request:
 
     Attributes:
         kind: who wants it.
-        settings: the configuration with the model's own keys.
+        slot: the configuration's, with the model's own keys.
         sha256: of the document as it came; that of the configuration's keys where there is none.
         document: as it was read; None: the configuration's.
         known: version of what is there already, for which nothing is loaded; None: it is loaded whatever it is.
@@ -47,7 +48,7 @@ class Request:
     """
 
     kind: Kind
-    settings: Settings
+    slot: Slot
     sha256: str
     document: dict[str, Any] | None
     known: str | None = None
@@ -106,7 +107,7 @@ class Arrival(NamedTuple):
 class Watch(NamedTuple):
     """A path that is looked at again and again."""
 
-    settings: Settings
+    slot: Slot
     versions: frozenset[str]
     """What is known of it: the model in force, and one that was refused."""
 
@@ -115,6 +116,7 @@ class Loader:
     """One request at a time, the newest; `run` is the loader's thread, everything else is called by the pipeline's.
 
     Attributes:
+        lane: whose model is loaded.
         failures: how often a path could not be looked at.
     """
 
@@ -127,7 +129,7 @@ class Loader:
             wake: called, on the loader's thread, when there is something to `take`; must not block.
         """
         self.failures = 0
-        self._lane = lane
+        self.lane = lane
         self._recent = recent
         self._wake = wake
         self._news = threading.Condition()
@@ -137,7 +139,7 @@ class Loader:
         self._pause = _FIRST_PAUSE
         self._watch: Watch | None = None
         self._look_at = math.inf
-        self._tidying: tuple[Settings, Fetched] | None = None
+        self._tidying: tuple[Settings, Collection[Fetched]] | None = None
         self._told = ""  # why a path could not be looked at
         self._inbox: Arrival | None = None
         self._stopping = False
@@ -165,8 +167,8 @@ class Loader:
             self._look_at = 0.0 if now else self._look_at
             self._news.notify()
 
-    def tidy(self, settings: Settings, in_force: Fetched) -> None:
-        """Remove what was fetched and is not needed any more, when there is nothing else to do."""
+    def tidy(self, settings: Settings, in_force: Collection[Fetched]) -> None:
+        """Clear up after a swap or a rejection, when there is nothing else to do."""
         with self._news:
             self._tidying = (settings, in_force)
             self._news.notify()
@@ -198,7 +200,7 @@ class Loader:
                     return self._next_job()
                 if self._tidying is not None:
                     (settings, in_force), self._tidying = self._tidying, None
-                    return partial(prune, settings, [in_force])
+                    return partial(_tidy, settings, in_force)
                 self._news.wait(None if until == math.inf else until - now)
         return None
 
@@ -210,15 +212,11 @@ class Loader:
 
     def _load(self, request: Request, window_size: int) -> None:
         """Carry a request as far as it comes, and say how far that was, if it is still wanted."""
-        settings = request.settings.with_window_size(window_size)
+        slot = request.slot.with_window_size(window_size)
         result: Result
         try:
-            if request.known is not None and current_version(settings) == request.known:
-                result = Unchanged()
-            else:
-                opened = open_wanted(settings, request.measured, or_last_good=request.kind == "file")
-                trial = self._recent.attempt(opened.model, request.in_force)
-                result = Failed((_hopeless(trial),)) if trial.is_hopeless else Loaded(opened, trial)
+            with only_model_errors():
+                result = self._found(request, slot)
         except ModelUnavailable as error:
             result = Away(str(error))
         except ModelMisfit as error:
@@ -233,8 +231,15 @@ class Loader:
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             else:
                 self._request = None
-            self._inbox = Arrival(self._lane, request, window_size, result)
+            self._inbox = Arrival(self.lane, request, window_size, result)
         self._wake()
+
+    def _found(self, request: Request, slot: Slot) -> Result:
+        if request.known is not None and current_version(slot) == request.known:
+            return Unchanged()
+        opened = open_wanted(slot, request.measured, or_last_good=request.kind == "file")
+        trial = self._recent.attempt(opened.model, request.in_force)
+        return Failed((_hopeless(trial),)) if trial.is_hopeless else Loaded(opened, trial)
 
     def _look(self) -> None:
         """Look whether a path leads elsewhere now."""
@@ -242,7 +247,8 @@ class Loader:
         if watch is None:
             return
         try:
-            version = current_version(watch.settings)
+            with only_model_errors():
+                version = current_version(watch.slot)
         except ModelError as error:
             self.failures += 1
             if self._told != str(error):
@@ -259,12 +265,23 @@ class Loader:
             busy = self._request is not None or self._inbox is not None
             if busy or self._watch is not watch or version in watch.versions:
                 return
-            self._inbox = Arrival(self._lane, None, 0, Moved(version))
+            self._inbox = Arrival(self.lane, None, 0, Moved(version))
         self._wake()
 
     def _set_next_look(self) -> None:
-        every = None if self._watch is None else self._watch.settings.model.refresh
+        every = None if self._watch is None else self._watch.slot.model.refresh
         self._look_at = math.inf if every is None else time.monotonic() + _jittered(every / NS)
+
+
+def _tidy(settings: Settings, in_force: Collection[Fetched]) -> None:
+    """Remove what was fetched and is not needed, and return the memory of models that are gone to the system.
+
+    glibc keeps what a thread has freed for that thread: half of what a swap takes, measured.
+    """
+    prune(settings, in_force)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    if trim is not None:
+        trim(0)
 
 
 def _jittered(seconds: float) -> float:

@@ -1,6 +1,6 @@
 """The model: what goes in, what comes out, and how it is run so that a window's answer never depends on its company.
 
-session.py opens models; it and onnx_model.py are the only importers of onnxruntime.
+session.py opens models; nothing outside of this folder imports onnxruntime.
 """
 
 import os

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 import onnxruntime
 
 from processor.errors import ModelError, ModelMisfit, Problem
+from processor.model.declared import declared, digest_and_size
 from processor.model.inputs import Feed, ModelInput, Tensor, fit_input
 from processor.model.invariance import Execution, find_execution
 from processor.model.outputs import (
@@ -28,6 +28,7 @@ from processor.model.outputs import (
 )
 from processor.model.session import Provider, ProviderName, open_session, reason
 from processor.model.speed import LARGEST_AUTO, fastest, measure
+from processor.model.underway import LONGEST, Calls
 from processor.sections import Layout
 from processor.types import Array, Floats, OutputKind, Predictions
 
@@ -37,6 +38,8 @@ _MOST_TRIALS: Final = 48
 _FEWEST_TRIALS: Final = 6
 _LARGEST_CALL_BYTES: Final = 8 * 1024 * 1024
 """Of windows in one call, as float64."""
+_LARGEST_FIXED_BYTES: Final = 1 << 30
+"""The same of a model that is fixed to its number of rows."""
 
 
 class _Runner:
@@ -44,26 +47,37 @@ class _Runner:
 
     Attributes:
         keys: of the output where it is a sequence of maps, in the order of the columns; known after the first call.
+        columns: how many numbers it gives for a window; 0: not known before the first call.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, model_input: ModelInput, output: Tensor) -> None:
         """Remember what every call needs."""
         self.keys: tuple[Key, ...] | None = None
+        self.columns = 0
         self._session = session
         self._input = model_input
         self._outputs = [output.name]
+        self._calls = Calls()
 
     def __call__(self, values: Array) -> Floats:
         """Return (W, K) numbers for W windows; raises ModelError."""
+        if self._calls.were_ended:
+            raise ModelError(f"the model gave no answer within {LONGEST:g} s")
         arranged = self._input.arrange(values)
         try:
-            (raw,) = self._session.run(self._outputs, {self._input.tensor.name: arranged})
+            with self._calls:
+                (raw,) = self._session.run(self._outputs, {self._input.tensor.name: arranged}, self._calls.options)
         except Exception as error:  # onnxruntime's errors have no other base in common
             windows = "1 window" if len(values) == 1 else f"{len(values)} windows"
             raise ModelError(f"the model failed on {windows}: {reason(error)}") from error
         if self.keys is None:
             self.keys = map_keys(raw)
-        return read_columns(raw, self.keys, len(values))
+        answers = read_columns(raw, self.keys, len(values))
+        columns = answers.shape[1]
+        if columns != (self.columns or columns):
+            raise ModelError(f"the model gave {columns} numbers for a window, where it had given {self.columns}")
+        self.columns = columns
+        return answers
 
 
 class OnnxModel:
@@ -204,17 +218,18 @@ def load_model(
         ModelMisfit: the model does not fit the settings, with all that does not.
         ModelError: the file cannot be read, is no ONNX model, or raises on every trial window.
     """
-    sha256, size = _digest(path)
+    sha256, size = digest_and_size(path)
     session, provider = open_session(path, threads=threads, providers=providers, custom_ops=custom_ops)
+    inputs, outputs, metadata = declared(path, session)
     problems: list[Problem] = []
     with _collecting(problems):
-        inputs = _tensors(session.get_inputs())
         feed = Feed(window_size, channels, tuple(fields), image)
         model_input = fit_input(path.name, inputs, feed, name=input_name, layout=layout, mean=mean, std=std)
     with _collecting(problems):
-        output = choose_output(path.name, _tensors(session.get_outputs()), output_name)
+        output = choose_output(path.name, outputs, output_name)
     if problems:
         raise ModelMisfit(problems)
+    _check_fixed_rows(path.name, model_input)
 
     runner = _Runner(session, model_input, output.tensor)
     at_once = max(1, _LARGEST_CALL_BYTES // (8 * model_input.values_per_window))
@@ -229,7 +244,7 @@ def load_model(
         reading,
         columns,
         configured=labels,
-        metadata=session.get_modelmeta().custom_metadata_map,
+        metadata=metadata,
         keys=runner.keys,
     )
     return OnnxModel(
@@ -244,31 +259,6 @@ def load_model(
         execution=execution,
         provider=provider,
     )
-
-
-class Declared(NamedTuple):
-    """What a model says of itself."""
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    metadata: Mapping[str, str]
-    sha256: str
-
-
-def read_declared(path: Path, *, custom_ops: Sequence[Path] = ()) -> Declared:
-    """Return what a model says of itself, without running it.
-
-    Args:
-        path: an ONNX file.
-        custom_ops: libraries of operators that are not ONNX's.
-
-    Raises:
-        ModelError: the file cannot be read, or is no ONNX model.
-    """
-    sha256, _ = _digest(path)
-    session, _ = open_session(path, custom_ops=custom_ops)
-    inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
-    return Declared(tuple(inputs), tuple(outputs), session.get_modelmeta().custom_metadata_map, sha256)
 
 
 def fit_problems(load: Callable[[], object]) -> tuple[Problem, ...]:
@@ -294,25 +284,14 @@ def _collecting(problems: list[Problem]) -> Iterator[None]:
         problems.extend(misfit.problems)
 
 
-def _digest(path: Path) -> tuple[str, int]:
-    """Return the SHA-256 and the size of a file, read in pieces."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-            size = file.tell()
-    except FileNotFoundError:
-        raise ModelError(f"there is no model at {path}: give the path of an ONNX file") from None
-    except IsADirectoryError:
-        raise ModelError(f"{path} is a directory: give the path of an ONNX file") from None
-    except OSError as error:
-        raise ModelError(f"the model {path} cannot be read: {error.strerror or error}") from error
-    if size == 0:
-        raise ModelError(f"the model {path} is empty: give the path of an ONNX file")
-    return digest.hexdigest(), size
-
-
-def _tensors(arguments: Sequence[onnxruntime.NodeArg]) -> list[Tensor]:
-    return [Tensor(argument.name, argument.type, tuple(argument.shape)) for argument in arguments]
+def _check_fixed_rows(file: str, model_input: ModelInput) -> None:
+    """Refuse a model that is fixed to so many rows that one call would take the machine's memory."""
+    rows = model_input.rows or 1
+    if 8 * rows * model_input.values_per_window > _LARGEST_FIXED_BYTES:
+        message = (
+            f"the batch dimension of {file} is fixed to {rows}, which takes too much memory: export it with a free one"
+        )
+        raise ModelMisfit([Problem("model.path", message)])
 
 
 def _size(count: int) -> str:

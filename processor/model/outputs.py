@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -25,6 +26,9 @@ _REAL: Final = ("tensor(float)", "tensor(double)", "tensor(float16)", *_MAPS)
 _WHOLE: Final = tuple(tensor for tensor in NUMBER_TYPES if tensor not in _REAL)
 _HINTS: Final = ("prob", "softmax", "score", "logit")
 """Parts of the names of outputs worth reading, the best first."""
+_LONGEST_LABEL: Final = 1000
+"""Characters: labels are in topics' properties, metrics and messages."""
+_SHOWN: Final = 40
 _SUM_TOLERANCE: Final = 2e-3
 """How far from 1 probabilities may sum: float16 gives three digits."""
 
@@ -93,6 +97,9 @@ def read_columns(raw: object, keys: Sequence[Key] | None, rows: int) -> Floats:
         ModelError: it holds another number of rows, or more than one number for each of K columns.
     """
     if keys is not None and isinstance(raw, list):
+        known = set(keys)
+        if any(row.keys() != known for row in raw):
+            raise ModelError("the model gives numbers under other keys for one window than for another")
         raw = np.array([[row[key] for key in keys] for row in raw], np.float64)
     array: NDArray[Any] = np.asarray(raw)
     if array.ndim == 0 or len(array) != rows:
@@ -105,6 +112,8 @@ def read_columns(raw: object, keys: Sequence[Key] | None, rows: int) -> Floats:
         array = array.reshape(rows, -1)
     elif array.ndim == 1:
         array = array[:, None]
+    if not array.shape[1]:
+        raise ModelError("the model gives no number for a window")
     return np.ascontiguousarray(array, np.float64)
 
 
@@ -183,7 +192,16 @@ def decide_labels(
     if not all(labels) or len(set(labels)) != wanted:
         message = f"labels {origin} are {', '.join(map(repr, labels))}; expected each to be there once and not empty"
         raise ModelMisfit([Problem("model.output.labels", message)])
+    unusable = next((label for label in labels if len(label) > _LONGEST_LABEL or _has_controls(label)), None)
+    if unusable is not None:
+        shown = ascii(unusable if len(unusable) <= _SHOWN else unusable[:_SHOWN] + " …")
+        message = f"a label {origin} is {shown}; expected at most {_LONGEST_LABEL} characters, none of them a control"
+        raise ModelMisfit([Problem("model.output.labels", f"{message} character or half of one")])
     return labels
+
+
+def _has_controls(label: str) -> bool:
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in label)
 
 
 def labels_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -217,7 +235,7 @@ def _in_order_of_index(named: Mapping[Any, Any]) -> tuple[str, ...]:
     for index_to_name in (named, {index: name for name, index in named.items() if not isinstance(index, list | dict)}):
         try:
             return tuple(str(name) for _, name in sorted((int(index), name) for index, name in index_to_name.items()))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             continue
     return tuple(str(name) for name in named.values())
 

@@ -100,7 +100,10 @@ def _try(
         return None
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=[*dict.fromkeys([wanted, _RUNTIMES_NAME["cpu"]])]
+            str(path),
+            options,
+            providers=[*dict.fromkeys([wanted, _RUNTIMES_NAME["cpu"]])],
+            enable_fallback=0,  # it would print, and try the same once more
         )
     except Exception as error:  # onnxruntime's errors have no other base in common
         if name == "cpu":

@@ -186,6 +186,46 @@ def test_form_and_text_are_one_filter(line: Line, dashboard: Dashboard, open_pag
     assert weekly == [{"days": ["mon", "tue", "wed", "thu", "fri", "sat"], "from": "07:00", "to": "09:30"}]
 
 
+def test_each_of_several_models_has_its_page(
+    make_processor: ProcessorFactory,
+    mqtt_client: MqttClientFactory,
+    tmp_path: Path,
+    dashboard: Dashboard,
+    open_page: OpenPage,
+) -> None:
+    """With its figures and its filter; what is applied there is for that model alone."""
+    path = str(models.write(models.identity(2), tmp_path))
+    keys = {"path": path, "output": {"kind": "probabilities", "labels": list(LABELS)}}
+    processor = make_processor(sources=[], models={})
+    sources = [
+        source(f"dash/{processor.configuration['id']}/{name}") | {"name": name, "model": name, "fields": ["p", "q"]}
+        for name in ("left", "right")
+    ]
+    processor.configure(sources=sources, models={one["name"]: {**keys, "filter": FILTER} for one in sources})
+    processor.start()
+    client = mqtt_client()
+    for number in range(7):
+        body = json.dumps({"ts": START + number, "p": 0.6, "q": 0.4})
+        client.publish(f"dash/{processor.configuration['id']}/right", body)
+    page = open_page(f"{dashboard.url}processor/{processor.root}?tab=overview")
+    links = page.locator("nav.models")
+    expect(links.locator("[aria-current]")).to_have_text("left")
+    expect(page.locator("body")).to_contain_text("Every window was kept, or none has come yet.")
+    links.get_by_role("link", name="right").click()
+    expect(links.locator("[aria-current]")).to_have_text("right")
+    expect(page.locator("body")).to_contain_text("unsure")
+    page.get_by_role("tab", name="Filter").click()
+    page.get_by_label("The filter as YAML").get_by_role("textbox").fill("rules: [{name: other}]")
+    bar = page.get_by_role("region", name="Changes of")
+    bar.get_by_role("button", name="Apply").click()
+    expect(bar).to_contain_text("In force as revision 2.")
+    for name, revision, rule in (("left", 1, "unsure"), ("right", 2, "other")):
+        topic = f"{processor.root}/models/{name}/filter/state"
+        client.subscribe(topic)
+        state = json.loads(client.wait_for(topic).payload)
+        assert (state["revision"], state["active"]["rules"][0]["name"]) == (revision, rule)
+
+
 def test_times_are_those_of_whoever_looks(line: Line, dashboard: Dashboard, open_page: OpenPage) -> None:
     """Wherever the dashboard runs: in a container it is mostly UTC."""
     line.subscribe()

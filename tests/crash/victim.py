@@ -19,7 +19,8 @@ from processor.ledger import Ledger
 from processor.metrics import Metrics
 from processor.mqtt.connection import Connection
 from processor.outbox import Outbox
-from processor.store import Store
+from processor.slot_state import SlotState
+from processor.store import Changes, Store
 from processor.windows import WindowBuffer
 from tests.forks import become_mlade
 
@@ -45,11 +46,13 @@ class Statement(NamedTuple):
 
 
 def _of_a_batch(arguments: tuple[Any, ...]) -> bool:
-    return bool(arguments[1].journal or arguments[1].samples)
+    changes: Changes = arguments[1]
+    return bool(changes.samples) or any(own.journal for own in changes.slots.values())
 
 
 def _of_a_filter(arguments: tuple[Any, ...]) -> bool:
-    return "filter" in arguments[1].meta and "age" not in arguments[1].meta
+    changes: Changes = arguments[1]
+    return any("filter" in own.meta for own in changes.slots.values()) and "age" not in changes.meta
 
 
 def _of_a_file(arguments: tuple[Any, ...]) -> bool:
@@ -71,7 +74,7 @@ FIRST_START: Final[dict[str, Call | Statement]] = {
 START: Final[dict[str, Call | Statement]] = {
     "between the lock and the store": Call(store, "open_database", before=True),
     "between the store and the filter": Call(FilterControl, "__init__", before=True),
-    "before windows are restored": Call(Store, "windows", before=True),
+    "before windows are restored": Call(SlotState, "windows", before=True),
     "while windows are restored": Call(WindowBuffer, "replay", before=False),
     "after windows were restored": Call(journal.Journal, "__init__", before=False),
     "between restoring and the first read": Call(Connection, "read", before=True),

@@ -62,11 +62,11 @@ def test_samples_arrive_as_the_contract_says(hub: Hub, tmp_path: Path) -> None:
     assert (figures["messages"], figures["blocks"], figures["samples"], figures["connected"]) == (300, 300, 300, 1)
 
 
-def test_packs_hold_samples_of_one_rule_and_come_again_as_they_were(hub: Hub, tmp_path: Path) -> None:
-    """Composed once: when the acknowledgement was lost, the repeat has the same id and the same body."""
+def test_packs_hold_samples_of_one_rule_and_model_and_come_again_as_they_were(hub: Hub, tmp_path: Path) -> None:
+    """Two models may have rules of one name. When the acknowledgement was lost, the repeat has the same id and body."""
     device = hub.add_device("dev1")
     contents = [
-        one._replace(event=one.event[:-1] + b', "pad": "' + b"x" * 400 + b'"}')
+        one._replace(event=one.event[:-1] + b', "pad": "' + b"x" * 400 + b'"}', model=f"model-{n // 3 % 2}")
         for n in range(300)
         for one in samples(n, 1, rule=f"rule-{n % 3}")
     ]
@@ -87,7 +87,8 @@ def test_packs_hold_samples_of_one_rule_and_come_again_as_they_were(hub: Hub, tm
     for event in once:
         events = json.loads(event.body)
         assert {f"rule-{one['n'] % 3}" for one in events} == {event.properties["rule"]}
-        assert event.properties == {"rule": event.properties["rule"], "model": "model", "count": str(len(events))}
+        (model,) = {f"model-{one['n'] // 3 % 2}" for one in events}
+        assert event.properties == {"rule": event.properties["rule"], "model": model, "count": str(len(events))}
         assert event.system["$.ct"] == "application/cloudevents-batch+json"
         assert event.size <= 4096
 

@@ -137,10 +137,10 @@ def test_a_shadow_and_its_part_survive_a_kill_and_a_new_model(plant: Plant) -> N
         (kept,) = connection.execute("SELECT value FROM meta WHERE key = 'model default shadow'").fetchone()
     assert len({(model, beside) for model, beside, _ in json.loads(kept)}) == 2
     plant.processor.start()
+    assert plant.topic.wait_for("applied")["active"]["name"] == "first"
     told = plant.shadow()
     assert told is not None
     assert (told["name"], told["part"]) == ("third", parts["first.onnx"])
-    assert plant.topic.wait_for("applied")["active"]["name"] == "first"
 
 
 def test_the_shadow_takes_over(plant: Plant) -> None:

@@ -3,76 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests import models
-from tests.exchanging import FIELDS, ModelTopic, held, raising_above, tilted
-from tests.mqtt_client import Client, MqttClientFactory
-from tests.running import ProcessorFactory, ProcessorProcess
-
-START = 1_790_000_000
-EVERYTHING = {"rules": [{"name": "all", "measure": "confidence"}]}
-
-
-class Plant:
-    """A processor of readings of two fields, its sensor, and its operator."""
-
-    def __init__(self, processor: ProcessorProcess, client: Client) -> None:
-        self.processor = processor
-        self.folder = processor.directory
-        self.client = client
-        self.topic = ModelTopic(client, processor)
-        self.readings = 0
-
-    def read(self, *values: float) -> None:
-        """Have the sensor send readings, one after another."""
-        for value in values:
-            self.readings += 1
-            payload = json.dumps({"ts": START + self.readings, "x": value, "y": 0.5})
-            self.client.publish(f"{self.processor.root.replace('/', '-')}/imu", payload)
-
-    def events(self, count: int) -> list[dict[str, Any]]:
-        """Wait for so many samples, and return them."""
-        self.processor.wait_until(lambda: len(self.processor.events()) >= count, f"{count} samples")
-        return self.processor.events()
-
-    def model(self, name: str, tilt: float, **more: Any) -> str:  # noqa: ANN401 - as `tilted`
-        """Write a model, and return its name as the configuration has it."""
-        models.write(tilted(tilt, **more), self.folder, name)
-        return f"{name}.onnx"
-
-
-MakePlant = Callable[..., Plant]
-
-
-@pytest.fixture
-def make_plant(make_processor: ProcessorFactory, mqtt_client: MqttClientFactory) -> MakePlant:
-    """Make a running processor with the model `first.onnx`."""
-
-    def make(model: dict[str, Any] | None = None, **configuration: Any) -> Plant:  # noqa: ANN401 - JSON
-        given = {"filter": EVERYTHING, "model": {"path": "first.onnx", **(model or {})}, **configuration}
-        processor = make_processor(sources=[], **given)
-        source = {"name": "imu", "topics": [f"{processor.root.replace('/', '-')}/imu"], "fields": FIELDS, "time": "ts"}
-        processor.configure(sources=[source])
-        plant = Plant(processor, mqtt_client())
-        plant.model("first", 0.1)
-        processor.start()
-        return plant
-
-    return make
-
-
-def names(events: list[dict[str, Any]]) -> list[str]:
-    """Return which model judged each sample."""
-    return [event["data"]["model"]["name"] for event in events]
-
-
-def paths(answer: dict[str, Any]) -> list[str]:
-    """Return where the errors of an answer are."""
-    return [error["path"] for error in answer["errors"]]
+from tests.exchanging import MakePlant, held, names, paths, raising_above
 
 
 def test_a_model_from_the_topic_judges_what_comes_after_it(make_plant: MakePlant) -> None:
@@ -308,3 +244,20 @@ def test_a_shadow_comes_and_goes_with_a_document(make_plant: MakePlant) -> None:
     plant.read(3)
     newest = max(plant.events(3), key=lambda event: str(event["time"]))["data"]
     assert (newest["model"]["name"], newest["selection"]["measure"]) == ("second", "disagreement")
+
+
+def test_a_model_that_ends_the_process_does_so_three_times_and_not_for_ever(make_plant: MakePlant) -> None:
+    """As one does that takes all the memory; then it is rejected, until it is published again."""
+    plant = make_plant()
+    with held(plant.folder / "heavy.onnx"):
+        plant.topic.publish(path="heavy.onnx")
+        for _ in range(3):
+            plant.topic.wait_for("loading")
+            plant.processor.kill()
+            plant.processor.start()
+        answer = plant.topic.wait_for("rejected")
+        assert "the process ended 3 times while this was loaded" in answer["errors"][0]["message"]
+        plant.read(1)
+        assert names(plant.events(1)) == ["first"]
+        plant.topic.publish(path="heavy.onnx")
+        plant.topic.wait_for("loading")

@@ -62,7 +62,7 @@ def test_what_the_configuration_says_goes_along(
     config.write_text(json.dumps(whole))
     to = f"oci://{registry.host}/annotated:t"
     assert mlade_here(capsys, "model", "push", str(file), to, "-c", str(config)).code == 0
-    settings, model = obtain_model(build({**whole, "model": {"path": to}}, tmp_path))
+    settings, model = obtain_model(build({**whole, "model": {"path": to}}, tmp_path).slots[0])
     assert (settings.model.window.size, settings.model.window.step, settings.model.temperature) == (100, 10, 2.5)
     assert (model.labels, model.input.layout) == (("k", "l", "m", "n"), "NCT")
     assert model.input.std is not None

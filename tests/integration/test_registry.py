@@ -24,7 +24,7 @@ from processor.registry.cache import KEPT_REFERENCES, Cache, Content
 from processor.registry.fetched import Fetched
 from processor.registry.fetching import current, fetch, fetch_or_last_good
 from processor.registry.options import Options
-from processor.settings import Settings, build
+from processor.settings import Slot, build
 from tests import models, recordings
 from tests.commands import mlade_here
 from tests.front import Asked, FrontFactory, Told, passed_on
@@ -43,11 +43,12 @@ def pull(text: str, cache: Path, **options: Any) -> Fetched:  # noqa: ANN401 - O
     return fetch(references.parse(text), cache, Options(**options))
 
 
-def configured(path: str, directory: Path, **model: Any) -> Settings:  # noqa: ANN401 - settings'
+def configured(path: str, directory: Path, **model: Any) -> Slot:  # noqa: ANN401 - settings'
     """Return settings for a model of six channels."""
     source = {"name": "s", "topics": ["t"], "fields": list("abcdef")}
     data = {"id": "p", "sources": [source], "model": {"path": path, **model}, "filter": {"rules": []}}
-    return build(data, directory)
+    (slot,) = build(data, directory).slots
+    return slot
 
 
 def incoming(cache: Path) -> list[Path]:
@@ -482,14 +483,15 @@ def test_a_proxy_of_the_environment_is_asked(
 def test_models_that_nobody_needs_are_removed(registry: Registry, tmp_path: Path) -> None:
     """Those of the references used last stay, and what is in force."""
     first = registry.put("many", "first", [(ONNX, "m.onnx", MODEL)], {"n": "first"})
-    settings, _ = obtain_model(configured(f"oci://{registry.host}/many:first", tmp_path))
+    slot, _ = obtain_model(configured(f"oci://{registry.host}/many:first", tmp_path))
+    assert slot.fetched is not None
     cache = tmp_path / "state/models"
     digests = []
     for number in range(KEPT_REFERENCES + 2):
         digests.append(registry.put("many", f"t{number}", [(ONNX, "m.onnx", MODEL)], {"n": str(number)}))
         found = pull(f"oci://{registry.host}/many:t{number}", cache)
         os.utime(cache / "references" / f"{found.reference.key}.json", ns=(number, number))
-    prune(settings)
+    prune(slot.settings, [slot.fetched])
     kept = {folder.name for folder in cache.iterdir() if folder.name != "references"}
     # The settings' own reference is the latest: its record was written at the real time.
     assert kept == {digest[7:] for digest in [first, *digests[-(KEPT_REFERENCES - 1) :]]}

@@ -138,20 +138,20 @@ def test_settings_say_where_the_password_is(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "password").write_text(f"{SECRET}\n")
     model = {"path": "oci://h/m:t", "registry": {"username": USER, "password_file": "password", "timeout": "90s"}}
     source = {"name": "s", "topics": ["t"], "fields": ["a"]}
-    settings = build({"id": "p", "sources": [source], "model": model, "filter": {"rules": []}}, tmp_path)
+    (slot,) = build({"id": "p", "sources": [source], "model": model, "filter": {"rules": []}}, tmp_path).slots
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     dockers(tmp_path, {})
-    options = options_of(settings)
+    options = options_of(slot)
     assert (options.password, options.timeout, options.docker_config) == (SECRET, 90, tmp_path / "config.json")
     for secret in (options, Password(USER, SECRET), RefreshToken(SECRET)):
         assert SECRET not in repr(secret)
     model["registry"] = {"docker_config": "nowhere.json"}
-    elsewhere = build({"id": "p", "sources": [source], "model": model, "filter": {"rules": []}}, tmp_path)
+    (elsewhere,) = build({"id": "p", "sources": [source], "model": model, "filter": {"rules": []}}, tmp_path).slots
     with pytest.raises(ModelError, match=r"docker_config: .*nowhere\.json is not there, or may not be read"):
         options_of(elsewhere)
     (tmp_path / "password").unlink()
     with pytest.raises(ModelError, match=r"model\.registry\.password_file: .*password cannot be read: No such file"):
-        options_of(settings)
+        options_of(slot)
 
 
 class Tokens:

@@ -201,7 +201,7 @@ def test_filters_side_by_side_meet_the_same_failures(tmp_path: Path) -> None:
             "filter": {},
         },
         tmp_path,
-    )
+    ).slots[0]
     rules = {"rules": [{"name": "high", "measure": "value", "band": {"min": 2}}]}
     candidates = [Candidate("a", validate_filter({"rules": [{"name": "all"}]})), Candidate("b", validate_filter(rules))]
     run = Replay(loaded, open_model(loaded), candidates)
@@ -215,7 +215,7 @@ def test_filters_side_by_side_meet_the_same_failures(tmp_path: Path) -> None:
 
 def test_the_windows_beside_samples_are_each_filters_own(tmp_path: Path) -> None:
     """Side by side, each sends what it sends alone: samples, and their neighbours with the model's answers."""
-    loaded = settings.load(recordings.configuration(tmp_path, UNSURE))
+    (loaded,) = settings.load(recordings.configuration(tmp_path, UNSURE)).slots
     model = open_model(loaded)
     filters = [{"rules": [UNSURE | {"context": {"before": before, "after": 1}}]} for before in (1, 3)]
     candidates = [Candidate(str(at), validate_filter(one)) for at, one in enumerate(filters)]
@@ -233,7 +233,7 @@ def test_the_windows_beside_samples_are_each_filters_own(tmp_path: Path) -> None
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     """Ten times the messages, the same memory."""
-    loaded = settings.load(recordings.configuration(tmp_path, UNSURE, AUDIT))
+    (loaded,) = settings.load(recordings.configuration(tmp_path, UNSURE, AUDIT)).slots
     model = open_model(loaded)
     candidates = [Candidate("a", validate_filter({"rules": [UNSURE]}))]
 

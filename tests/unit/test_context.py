@@ -278,7 +278,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     return Scenario(shape, max_streams, filter_(), steps)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(scenarios())
 def test_neighbours_are_sent_once_whatever_happens(scenario: Scenario) -> None:
     """Gaps, streams that are forgotten, windows that the model fails on, restarts, other filters: the same windows."""

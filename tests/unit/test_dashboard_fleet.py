@@ -64,6 +64,45 @@ def test_processors_are_known_by_their_topics() -> None:
     assert list(one.processors) == ["plant/north/b"]
 
 
+def test_of_several_models_each_can_be_seen_alone() -> None:
+    """Its filter, its history, its figures; a rejection is told for the processor with the model's name."""
+    one = fleet()
+    of_a = {"filter_revision": 7, "by_rule": {"x": 2}, "counters": {"windows": 3}, "streams": 4}
+    of_a |= {"last_hour": {"minutes": {"windows": [3]}, "scores": [{"rule": "x"}]}, "model": {"name": "motions"}}
+    several = {**METRICS, "last_hour": {"minutes": {"messages": [9], "windows": [8]}}, "models": {"a": of_a, "b": {}}}
+    rejected = STATE | {"status": "rejected", "errors": [{"path": "rules", "message": "no"}]}
+    one.take([told("p/status", "online"), told("p/metrics", several), told("p/models/a/filter/state", STATE)])
+    history = {"revisions": [{"revision": 7, "filter": {}}]}
+    one.take([told("p/models/b/filter/state", rejected), told("p/models/a/filter/history", history)])
+    whole = one.processors["mlade/p"]
+    assert whole.models == ["a", "b"]
+    assert whole.filter is None
+    a, b = whole.of("a"), whole.of("b")
+    assert a.metrics is not None
+    assert (a.metrics.filter_revision, a.metrics.by_rule, a.metrics.model.name) == (7, {"x": 2}, "motions")
+    assert a.metrics.counters == {"messages": 3, "windows": 3}
+    assert a.metrics.last_hour.minutes == {"messages": [9], "windows": [3]}
+    assert [scores.rule for scores in a.metrics.last_hour.scores] == ["x"]
+    assert (a.filter is not None, [revision.revision for revision in a.revisions]) == (True, [7])
+    assert a.models == []
+    assert b.filter is not None
+    assert b.filter.status == "rejected"
+    now = datetime(2026, 11, 22, 10, tzinfo=UTC)
+    assert "The last filter of b, from the topic, was rejected" in row(whole, 0.0, now)["problems"][0]
+    assert row(a, 0.0, now)["problems"] == ["Its filter has no rules, so nothing is kept."]
+    assert row(whole, 0.0, now)["said"]["revision"] == "—"
+
+
+def test_models_that_are_told_of_are_bounded() -> None:
+    """Whoever writes them."""
+    one = fleet()
+    one.take([told("p/status", "online")])
+    one.take([told(f"p/models/m{number}/filter/state", STATE) for number in range(500)])
+    assert len(one.processors["mlade/p"].slots) == 64
+    one.take([told("p/models/m1/model/state", "?"), told("p/models//filter/state", STATE), told("p/models/m1", STATE)])
+    assert len(one.processors["mlade/p"].slots) == 64
+
+
 def test_how_often_a_processor_speaks_is_learnt_from_what_is_not_retained() -> None:
     """So that its silence can be told."""
     clock = ManualClock(monotonic=1.0)

@@ -12,14 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.clock import ManualClock
-from processor.dashboard import week, words
+from processor.dashboard import overview, week, words
 from processor.dashboard.changes import differences, origin, summary
 from processor.dashboard.estimate import estimate
 from processor.dashboard.fleet import Processor
 from processor.dashboard.problems import Level, problems
 from processor.filter import validate_filter
 from processor.last_hour import LastHour
-from processor.told import Bridge, FilterState, Metrics, ModelInForce, ModelState, Outbox, RuleScores, ScheduleNow
+from processor.told import (
+    Bridge,
+    FilterState,
+    Metrics,
+    ModelInForce,
+    ModelState,
+    Outbox,
+    RuleScores,
+    ScheduleNow,
+    Shadow,
+    ShadowLabel,
+)
 from processor.told import LastHour as Told
 from processor.types import Predictions
 
@@ -260,3 +271,17 @@ def test_times_are_told_as_people_at_the_page_would() -> None:
         assert words.when(none, NOW) == none
     assert words.span(90_000) == "1 day"
     assert words.size(1536) == "1.5 KiB"
+
+
+def test_a_shadow_is_told_with_its_agreement_by_label() -> None:
+    """And with what it failed on; a model of values by how far apart they are; no shadow, nothing."""
+    labels = {"<jam>": ShadowLabel(windows=200, agreement=0.5), "idle": ShadowLabel(windows=0)}
+    told = overview.shadow_card(Shadow("new & shiny", "", 0.25, 4000, 3, agreement=0.9, by_label=labels))
+    assert (
+        "new &amp; shiny judged 4,000 windows, 25 % of all; it failed on 3. It agrees with the model on 90 %." in told
+    )
+    assert "&lt;jam&gt;" in told
+    assert "50 % of 200" in told
+    assert "idle" not in told
+    assert "Its answers are 0.5 from the model's on average." in overview.shadow_card(Shadow(disagreement=0.5))
+    assert overview.shadow_card(None) == ""

@@ -418,7 +418,7 @@ def test_a_guess_that_does_not_decode_everything_is_told() -> None:
 def test_rates_make_the_window() -> None:
     """About two seconds of a fast sensor; the gap is longer than any that came."""
     _, text = conclude(learn(stream("plant/7/press", press, 200, TENTH), stream("plant/8/press", press, 200, TENTH)))
-    assert read(text).model.window.size == 20
+    assert read(text).slots[0].model.window.size == 20
     assert plain(text)["model"]["window"] == {"size": 20, "step": 10, "max_gap": "1s"}
     assert "a stream has a reading every 100 ms, so 20 take 2 s" in text
 

@@ -83,7 +83,7 @@ def test_a_model_of_one_channel_takes_one_field(tmp_path: Path) -> None:
     heard = learn(stream("plant/7/press", PRESS), stream("line/1/temp", lambda n, _: str(n / 3)))
     choice, text = conclude(heard, wanted(tmp_path, "one"))
     assert [one.family.filters for one in choice.active] == [("line/1/temp",)]
-    assert read(text).model.window.size == 50
+    assert read(text).slots[0].model.window.size == 50
 
 
 def test_images_become_as_large_as_the_model_takes_them(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Loading:
     def load(self, size: int = 2) -> None:
         """Leave another model for the pipeline."""
         fetched = Fetched(references.parse("other.onnx"), Path("other.onnx"), "sha256:1", "2")
-        self.say(Loaded(Opened(self.request.settings, OtherModel(), fetched), Trial()), size)
+        self.say(Loaded(Opened(self.request.slot, OtherModel(), fetched), Trial()), size)
 
 
 def judged(line: Line) -> list[tuple[str, list[float]]]:

@@ -40,7 +40,7 @@ def test_the_guides_configuration_and_filter_fit_each_other() -> None:
     assert settings.legacy is not None
     made = validate_filter(as_filter(twin, settings.legacy.field, settings.legacy.label))
     assert to_plain(made) == to_plain(validate_filter(document))
-    labels = settings.model.output.labels or ()
+    labels = settings.slots[0].model.output.labels or ()
     assert check_against(made, kind="score", labels=labels, fields=settings.sources[0].fields) == ()
 
 
@@ -68,9 +68,8 @@ def test_the_guides_configuration_takes_mlades_input(tmp_path: Path, monkeypatch
     configuration["filter"] = {"rules": [{"name": "all"}]}
     path = tmp_path / "processor.yaml"
     path.write_text(yaml.safe_dump(configuration))
-    checked = check(path)
-    windows = make_windows(checked.settings)
-    computation, _ = build_computation(checked.settings, checked.model, checked.filter, windows=windows)
+    ((slot, model, _, document),) = check(path).slots
+    computation, _ = build_computation(slot, model, document, windows=make_windows(slot))
     accepted: dict[str, int] = {}
     for second in range(20):
         text = json.dumps(MLADE).replace("2021-10-20T09:2", f"2021-10-{second + 1:02}T09:2")

@@ -32,8 +32,8 @@ from processor.model.onnx_model import OnnxModel
 from processor.pictures import brightness
 from processor.recording import Reader, Writer
 from processor.replay import Candidate, Replay
-from processor.replay_run import play, replay_recording
-from processor.settings import Settings, build
+from processor.replay_run import Trial, play, replay_recording
+from processor.settings import Slot, build
 from processor.sizing import WindowSize
 from processor.store import Changes
 from processor.types import MODEL_SLOT, NS, DeadLetter, Message, Pixels, Predictions, Reason, Sample
@@ -55,7 +55,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def configured(directory: Path, *, model: Mapping[str, Any] | None = None, **keys: Any) -> Settings:  # noqa: ANN401
+def configured(directory: Path, *, model: Mapping[str, Any] | None = None, **keys: Any) -> Slot:  # noqa: ANN401
     """Return settings of one source of images for the model, with some of its keys changed."""
     image = {"height": SIZE[0], "width": SIZE[1]}
     source = {"name": "eye", "topics": ["camera/+"], "format": "image", "image": image, **keys}
@@ -65,22 +65,24 @@ def configured(directory: Path, *, model: Mapping[str, Any] | None = None, **key
         "output": {"labels": ["red", "green", "blue"]},
         **(model or {}),
     }
-    return build({"id": "line-1", "sources": [source], "model": of_model, "filter": dict(KEEP_ALL)}, directory)
+    data = {"id": "line-1", "sources": [source], "model": of_model, "filter": dict(KEEP_ALL)}
+    (slot,) = build(data, directory).slots
+    return slot
 
 
 @pytest.fixture(scope="module")
-def settings(directory: Path) -> Settings:
+def settings(directory: Path) -> Slot:
     """Return settings as they are nearly everywhere here."""
     return configured(directory)
 
 
 @pytest.fixture(scope="module")
-def model(settings: Settings) -> OnnxModel:
+def model(settings: Slot) -> OnnxModel:
     """Return the model of the settings."""
     return open_model(settings)
 
 
-def computation(settings: Settings, model: Any, filter_: Mapping[str, Any] = KEEP_ALL) -> Computation:  # noqa: ANN401
+def computation(settings: Slot, model: Any, filter_: Mapping[str, Any] = KEEP_ALL) -> Computation:  # noqa: ANN401
     """Put a computation together the way the processor does."""
     return build_computation(settings, model, validate_filter(filter_), windows=make_windows(settings)).computation
 
@@ -98,7 +100,7 @@ def shots(*payloads: bytes, camera: int = 1, seconds: float = 1.0) -> list[Messa
     ]
 
 
-def test_a_sample_is_the_file_that_came(settings: Settings, model: OnnxModel) -> None:
+def test_a_sample_is_the_file_that_came(settings: Slot, model: OnnxModel) -> None:
     """Every part of it by hand: its bytes in Base64, an id over them, the model's answer to what it sees."""
     payload = photograph()
     for content, kind in ((payload, "image/jpeg"), (plain((9, 200, 30)), "image/png")):
@@ -199,7 +201,7 @@ def test_any_batches_and_a_replay_give_the_same_samples(
 
 
 def test_a_recording_is_replayed_in_pieces_that_fit(
-    settings: Settings, model: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Slot, model: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many images there are in a file, so many are decoded at once; two filters share the room."""
     path = tmp_path / "shots.jsonl"
@@ -216,7 +218,7 @@ def test_a_recording_is_replayed_in_pieces_that_fit(
         counts.append(len(outcomes[0].taken.origin))
         samples.extend(outcomes[0].outgoing)
 
-    play(Reader(path), replay, lambda *_: None, take)
+    play(Reader(path), [replay], lambda *_: None, take)
     assert counts == [3] * 6
     assert samples == seen(computation(settings, model, FILTER), [shots(*SHADES)]).outgoing
 
@@ -240,7 +242,7 @@ def test_other_readings_are_not_counted_so(directory: Path) -> None:
     """How many messages go together is up to `model.batch` there."""
     source = {"name": "s", "topics": ["t"], "fields": ["a"]}
     data = {"id": "x", "sources": [source], "model": {"path": "m.onnx"}, "filter": {}}
-    assert most_messages(build(data, directory)) > 1 << 60
+    assert most_messages(build(data, directory).slots[0]) > 1 << 60
 
 
 class Choosy:
@@ -263,7 +265,7 @@ class Choosy:
         return Predictions("probabilities", self.labels, np.stack((red, 1 - red), axis=1), None)
 
 
-def test_an_image_that_the_model_fails_on_is_lost_alone(settings: Settings) -> None:
+def test_an_image_that_the_model_fails_on_is_lost_alone(settings: Slot) -> None:
     """A dead letter with the first 64 KiB of the file; images, streams and answers of the others stay together."""
     white = plain((255, 255, 255), 1000, 1000, compress_level=0)
     payloads = [plain((51, 0, 0)), white, plain((102, 0, 0)), b"?", plain((153, 0, 0))]
@@ -303,7 +305,7 @@ def test_the_windows_hold_no_pixels(directory: Path, model: OnnxModel) -> None:
     assert [sample.time for sample in samples] == [START + second * NS for second in (0, 3, 6, 9)]
 
 
-def test_context_after_a_sample(settings: Settings, model: OnnxModel) -> None:
+def test_context_after_a_sample(settings: Slot, model: OnnxModel) -> None:
     """The next image is sent along; what came before is not kept."""
     filter_ = {"rules": [{"name": "green", "where": {"labels": ["green"]}, "context": {"after": 1}}]}
     red, green = plain((255, 0, 0)), plain((0, 255, 0))
@@ -314,7 +316,7 @@ def test_context_after_a_sample(settings: Settings, model: OnnxModel) -> None:
     assert found[1]["selection"]["context"] == {"of": outgoing[0].id, "offset": 1}
 
 
-def test_near_duplicates_are_told_by_what_can_be_seen(settings: Settings, model: OnnxModel) -> None:
+def test_near_duplicates_are_told_by_what_can_be_seen(settings: Slot, model: OnnxModel) -> None:
     """The same scene in another file, brighter by a little, is no new one; another scene is."""
     scene, other = (Image.open(io.BytesIO(photograph(name))) for name in ("china", "flower"))
     brighter = Image.fromarray(np.minimum(np.asarray(scene).astype(int) + 3, 255).astype(np.uint8))
@@ -364,7 +366,7 @@ def test_what_is_compared_is_the_mean_brightness_of_each_field(height: int, widt
     ],
 )
 def test_a_filter_that_images_cannot_meet_is_refused(
-    settings: Settings, model: OnnxModel, rule: Mapping[str, Any], path: str, message: str
+    settings: Slot, model: OnnxModel, rule: Mapping[str, Any], path: str, message: str
 ) -> None:
     """As a document that does not fit, from a file, a topic or a twin."""
     (problem,) = filter_problems(settings, model, validate_filter({"rules": [{"name": "a", **rule}]}))
@@ -372,7 +374,7 @@ def test_a_filter_that_images_cannot_meet_is_refused(
     assert message in problem.message
 
 
-def test_another_window_size_is_not_possible(settings: Settings, model: OnnxModel, tmp_path: Path) -> None:
+def test_another_window_size_is_not_possible(settings: Slot, model: OnnxModel, tmp_path: Path) -> None:
     """A twin's ADInputLength is refused."""
     with opened(tmp_path) as store:
         subject = computation(settings, model)
@@ -477,9 +479,7 @@ def test_a_report_shows_images_as_pictures(tmp_path: Path, color: str) -> None:
     writer.close()
     page = tmp_path / "report.html"
     replay_recording(
-        settings,
-        open_model(settings),
-        [Candidate("file", validate_filter(KEEP_ALL))],
+        [Trial(settings, open_model(settings), [Candidate("file", validate_filter(KEEP_ALL))])],
         tmp_path / "shots.jsonl",
         progress=lambda *_: None,
         report=page,

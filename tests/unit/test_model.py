@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from processor.model.onnx_model import OnnxModel, fit_problems, load_model
 from processor.model.outputs import Interpreter, labels_in
 from processor.sections import Layout
 from processor.types import Floats
-from tests import models
+from tests import models, odd_models
 
 Load = Callable[..., OnnxModel]
 
@@ -621,3 +622,46 @@ def test_nothing_calls_home(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and "XDG" not in name}
     subprocess.run([sys.executable, "-c", code, str(path)], env=environment | {"HOME": str(home)}, check=True)
     assert list(home.rglob("*")) == []
+
+
+def test_a_model_that_gives_more_numbers_for_some_windows_has_failed_on_those(load: Load) -> None:
+    """As if it had raised: what comes after it is judged."""
+    loaded = load(odd_models.widening(), 2)
+    with pytest.raises(ModelError, match="the model gave 3 numbers for a window, where it had given 2"):
+        loaded.infer(np.array([[[2e9, 1.0]]]))
+    assert loaded.infer(np.array([[[1.0, 0.0]]])).labels == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"), [(b"labels", b"\xffabels"), (b"a,b", b"\xff,b"), (b"reading", b"r\xffading")]
+)
+def test_names_that_are_no_text_are_a_sentence(tmp_path: Path, name: bytes, damaged: bytes) -> None:
+    """ONNX Runtime takes them, and Python does not."""
+    model = models.graph(
+        "named (float[N, 2] reading) => (float[N, 2] y) { y = Softmax <axis = 1> (reading) }",
+        metadata={"labels": "a,b"},
+    )
+    path = tmp_path / "named.onnx"
+    path.write_bytes(model.SerializeToString().replace(name, damaged))
+    with pytest.raises(ModelError, match=r"named.onnx is no ONNX model"):
+        load_model(path, window_size=1, channels=2)
+
+
+def test_a_model_without_a_number_for_a_window_does_not_load(load: Load) -> None:
+    """Nothing could be made of its answers."""
+    with pytest.raises(ModelError, match="no number"):
+        load(odd_models.empty(), 2)
+
+
+def test_a_model_fixed_to_more_rows_than_fit_into_memory_is_a_problem(problems: Callable[..., dict[str, str]]) -> None:
+    """A single call would take it."""
+    model = models.dense()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62
+    assert "is fixed to 4611686018427387904, which takes too much memory" in problems(model, 6)["model.path"]
+
+
+@pytest.mark.parametrize("label", ["\ud800", "\x00", "a\nb", "x" * 1001], ids=ascii)
+def test_labels_that_no_message_can_hold_are_a_problem(problems: Callable[..., dict[str, str]], label: str) -> None:
+    """They stand in JSON, in metrics and in the properties of MQTT messages."""
+    model = models.dense(metadata={"labels": json.dumps([label, "b", "c", "d"])})
+    assert "expected at most 1000 characters" in problems(model, 6)["model.output.labels"]

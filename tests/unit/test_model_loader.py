@@ -18,19 +18,20 @@ from processor.exchange.document import wanted
 from processor.exchange.loader import Arrival, Away, Failed, Loaded, Loader, Moved, Request, Unchanged, Watch
 from processor.exchange.opening import open_wanted
 from processor.exchange.recent import RecentWindows
+from processor.model import underway
 from processor.model.onnx_model import load_model
 from processor.obtaining import current_version
 from processor.shadow.timing import Kept
 from processor.types import Predictions
-from tests import models
+from tests import models, odd_models
 from tests.exchanging import FIELDS, raising_above, tilted
 
 PATIENCE = 20.0
 
 
-def configuration(folder: Path, **model: object) -> settings.Settings:
+def configuration(folder: Path, **model: object) -> settings.Slot:
     """Return a configuration of two fields in a folder."""
-    return settings.build(
+    (slot,) = settings.build(
         {
             "id": "p",
             "sources": [{"name": "s", "topics": ["t"], "fields": FIELDS}],
@@ -38,10 +39,11 @@ def configuration(folder: Path, **model: object) -> settings.Settings:
             "filter": {},
         },
         folder,
-    )
+    ).slots
+    return slot
 
 
-def request(own: settings.Settings, path: str, **more: object) -> Request:
+def request(own: settings.Slot, path: str, **more: object) -> Request:
     """Return what an operator wants."""
     document = {"path": path, **more}
     return Request("topic", wanted(document, own), "sha", document)
@@ -110,7 +112,7 @@ def test_what_is_away_is_tried_again_until_it_is_there(tmp_path: Path, monkeypat
         models.write(tilted(0.1), tmp_path, name)
     times = list[float]()
 
-    def away(own: settings.Settings, measured: Sequence[Kept], *, or_last_good: bool) -> object:
+    def away(own: settings.Slot, measured: Sequence[Kept], *, or_last_good: bool) -> object:
         times.append(time.monotonic())
         if len(times) < 5:
             raise ModelUnavailable(f"registry {len(times)} is away")
@@ -138,7 +140,7 @@ def test_a_newer_wish_replaces_one_that_waits_or_loads(tmp_path: Path, monkeypat
     models.write(tilted(0.1), tmp_path, "second")
     entered, go_on = threading.Event(), threading.Event()
 
-    def slow(own: settings.Settings, measured: Sequence[Kept], *, or_last_good: bool) -> object:
+    def slow(own: settings.Slot, measured: Sequence[Kept], *, or_last_good: bool) -> object:
         if own.model.path == "slow.onnx":
             entered.set()
             assert go_on.wait(PATIENCE)
@@ -161,6 +163,28 @@ def test_a_newer_wish_replaces_one_that_waits_or_loads(tmp_path: Path, monkeypat
             assert arrival.request is wish
             taking.loader.ask(None, 1)
             assert taking.loader.take() is None
+
+
+def test_what_goes_wrong_as_nobody_expects_ends_neither_loader_nor_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, and the next wish is carried out."""
+    models.write(tilted(0.1), tmp_path, "second")
+
+    def strange(own: settings.Slot, measured: Sequence[Kept], *, or_last_good: bool) -> object:
+        if own.model.path == "strange.onnx":
+            raise KeyError("layers")
+        return open_wanted(own, measured, or_last_good=or_last_good)
+
+    monkeypatch.setattr("processor.exchange.loader.open_wanted", strange)
+    own = configuration(tmp_path)
+    with running() as taking:
+        taking.loader.ask(request(own, "strange.onnx"), 1)
+        result = taking.next().result
+        assert isinstance(result, Failed)
+        assert str(result.problems[0]).startswith("path: it cannot be used (KeyError: 'layers')")
+        taking.loader.ask(request(own, "second.onnx"), 1)
+        assert isinstance(taking.next().result, Loaded)
 
 
 def test_only_another_model_is_loaded_for_who_looks_again(tmp_path: Path) -> None:
@@ -234,3 +258,60 @@ def test_the_newest_windows_take_a_bounded_room() -> None:
             batch.seen.nbytes if batch.seen.base is None else batch.seen.base.nbytes for batch in recent._batches
         )
         assert held <= 2 * (8 << 20) + 5 * (512 << 10)
+
+
+def test_whatever_a_model_brings_about_it_is_rejected_and_the_next_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error that nobody thought of would end the processor, and every start after it."""
+    models.write(tilted(0.1), tmp_path, "first")
+    own = configuration(tmp_path)
+
+    def upset(*_: object, **__: object) -> None:
+        raise RuntimeError("strange")
+
+    with running() as taking:
+        with monkeypatch.context() as patch:
+            patch.setattr("processor.assembly.load_model", upset)
+            taking.loader.ask(request(own, "first.onnx"), 1)
+            result = taking.next().result
+        assert isinstance(result, Failed)
+        assert "RuntimeError: strange" in result.problems[0].message
+        assert "Traceback" in caplog.text
+        with monkeypatch.context() as patch:
+            patch.setattr("processor.exchange.recent.RecentWindows.attempt", upset)
+            taking.loader.ask(request(own, "first.onnx"), 1)
+            assert isinstance(taking.next().result, Failed)
+        with monkeypatch.context() as patch:
+            patch.setattr("processor.exchange.loader.current_version", upset)
+            taking.loader.watch(Watch(own, frozenset()), now=True)
+            until(lambda: taking.loader.failures)
+        taking.loader.ask(request(own, "first.onnx"), 1)
+        assert isinstance(taking.next().result, Loaded)
+
+
+def test_a_shadow_that_cannot_be_read_as_its_keys_say_is_rejected(tmp_path: Path) -> None:
+    """With the keys that say so."""
+    models.write(tilted(0.1), tmp_path, "first")
+    own = configuration(tmp_path)
+    with running() as taking:
+        taking.loader.ask(request(own, "first.onnx", shadow={"path": "first.onnx", "input": {"mean": [1, 2, 3]}}), 1)
+        result = taking.next().result
+    assert isinstance(result, Failed)
+    assert [problem.path for problem in result.problems] == ["shadow.input.mean"]
+
+
+def test_a_model_that_never_answers_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next one is loaded."""
+    monkeypatch.setattr(underway, "LONGEST", 0.2)
+    models.write(odd_models.endless(), tmp_path, "endless")
+    models.write(tilted(0.1), tmp_path, "first")
+    own = configuration(tmp_path)
+    with running() as taking:
+        taking.loader.ask(request(own, "endless.onnx"), 1)
+        while (arrival := taking.loader.take()) is None:
+            underway.end_long_ones()
+        assert isinstance(arrival.result, Failed)
+        assert "gave no answer within" in arrival.result.problems[0].message
+        taking.loader.ask(request(own, "first.onnx"), 1)
+        assert isinstance(taking.next().result, Loaded)

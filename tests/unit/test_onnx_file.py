@@ -217,6 +217,7 @@ class Bomb:
         (b"<html><body>Sign in</body></html>", "is no ONNX model"),
         (b"", "is empty"),
     ],
+    ids=["pickle", "old pickle", "archive", "ORT", "HDF5", "LFS", "page", "nothing"],  # the archive holds the time
 )
 def test_nothing_but_onnx_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str) -> None:
     """And what it is instead is said."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from processor.cloud import CloudLink
 from processor.computation import Computation, Outcome
 from processor.control import FilterControl
 from processor.decoders import decoder
+from processor.division import Division
 from processor.errors import ModelMisfit, Problem
 from processor.exchange.beginning import model_problems
-from processor.exchange.control import InForce, ModelControl
+from processor.exchange.control import ModelControl
 from processor.exchange.exchange import Exchange
+from processor.exchange.in_force import InForce
 from processor.exchange.loader import Loader
 from processor.exchange.opening import Opened
 from processor.filter import FilterDocument, validate_filter
@@ -53,7 +55,6 @@ from processor.windows import Shape, WindowBuffer
 from tests import sparkplug
 
 START = 1_790_000_000
-STEERED = ("filter", "command", "model")
 IMU = {"name": "imu", "topics": ["imu/+"], "fields": ["x"], "time": "t"}
 ROOMY = Bounds(1 << 30, 7 * 86400 * NS, "block")
 FULL = Bounds(1, 7 * 86400 * NS, "block")  # after the first sample
@@ -138,67 +139,31 @@ class Line:
         sources: Sequence[dict[str, Any]] = (IMU,),
         legacy: HubLegacy | None = None,
         outputs: bool = False,
+        others: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
+        """Put it together; `others` are the sources of further models by name, one each."""
+        self._directory = directory
         self.opened: list[int] = []
         self.link = CloudLink()
         self.metrics = Metrics()
         clock = SystemClock()
         age = AgeClock(clock, None, 7 * 86400 * NS)
-        self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"])
-        state = self.store.slot(MODEL_SLOT)
-        configured = [Source.model_validate(one) for one in sources]
-        windows = WindowBuffer(Shape(2, 2, 1, None), 100)
-        journal = Journal(windows, "shape", state)
-        document = validate_filter({"rules": [{"name": "all"}]})
-        self.control = FilterControl(document, b"file", lambda _: (), state.meta("filter"), clock.wall())
-        state.commit(SlotChanges(meta={"filter": self.control.memory()}))
-        model, metrics = EvenModel(), self.metrics
-        fields = [(one.name, one.fields) for one in configured]
-
-        def make_selection(active: FilterDocument, judge: Model) -> Selection:
-            return Selection(active, judge.labels, fields)
-
-        self.computation = Computation(
-            "line-1",
-            intake=Intake(configured, [decoder(one) for one in configured], windows, "mlade"),
-            windows=windows,
-            model=model,
-            selection=make_selection(self.control.active, model),
-            revision=self.control.revision,
-            fields=dict(fields),
-        )
+        by_slot = {MODEL_SLOT: sources, **{name: [one] for name, one in (others or {}).items()}}
+        self.store = Store(directory, durability="normal", bounds=bounds, bridges=["files"], slots=list(by_slot))
+        metrics = self.metrics
+        configured = {name: [Source.model_validate(one) for one in own] for name, own in by_slot.items()}
+        self.lanes = [self._lane(name, own) for name, own in configured.items()]
+        self.control = self.lanes[0].filters
+        self.computation = self.lanes[0].computation
+        self.models = self.lanes[0].models
+        self.loaders = [Loader(lane.name, lane.computation.recent, lambda: None) for lane in self.lanes]
+        self.loader = self.loaders[0]
         self.source = source or ScriptedSource()
         self.receipts = Receipts(self.store.receipts())
-        configuration = settings.build(
-            {"id": "line-1", "sources": list(sources), "model": {"path": "even.onnx"}, "filter": {"rules": []}},
-            directory,
-        )
-        fetched = Fetched(references.parse("even.onnx"), directory / "even.onnx", "sha256:0", "1")
-        in_force = InForce.of(Opened(configuration, model, fetched), None, "")
-        self.models = ModelControl(configuration, in_force, state.meta("model"), clock.wall(), wanted=None)
-        self.loader = Loader(MODEL_SLOT, self.computation.recent, lambda: None)
-        lane = Lane(
-            name="default",
-            root="mlade/line-1",
-            computation=self.computation,
-            filters=self.control,
-            models=self.models,
-            make_selection=make_selection,
-            journal=journal,
-            sizes=WindowSize(
-                configured=2,
-                computation=self.computation,
-                journal=journal,
-                open_models=lambda size: (self.open_model(size), None),
-                signature="windows of {}".format,
-            ),
-            source_names=[one.name for one in configured],
-            fields=[],
-        )
         reporting = Reporting(
             root="mlade/line-1",
             source=self.source,
-            lanes=[lane],
+            lanes=self.lanes,
             store=self.store,
             deliveries=[],
             metrics=metrics,
@@ -208,31 +173,38 @@ class Line:
             extra=dict,
             outputs=self.link if outputs else None,
         )
-        twin = Twin(link=self.link, lane=lane, legacy=legacy, kept=self.store.meta("twin"))
-        self.exchange = exchange = Exchange(
-            lane=lane,
-            source=self.source,
-            loader=self.loader,
-            problems=model_problems,
-            metrics=metrics,
-            clock=clock,
-            report=twin.report,
-        )
+        twin = Twin(link=self.link, lanes=self.lanes, legacy=legacy, kept=self.store.meta("twin"))
+        exchanges = [
+            Exchange(
+                lane=lane,
+                source=self.source,
+                loader=loader,
+                problems=model_problems,
+                metrics=metrics,
+                clock=clock,
+                report=twin.report,
+                in_force=lambda: [one.models.in_force.fetched for one in self.lanes],
+            )
+            for lane, loader in zip(self.lanes, self.loaders, strict=True)
+        ]
+        self.exchange = exchanges[0]
         commands = Commands(
-            lanes=[lane],
+            lanes=self.lanes,
             store=self.store,
             deliveries=[],
             reporting=reporting,
             clock=clock,
-            reload=exchange.reload,
+            reloads={one.lane.name: one.reload for one in exchanges},
         )
+        own_topics = ["mlade/line-1/command"]
+        own_topics += [f"{lane.root}/{kind}" for lane in self.lanes for kind in ("filter", "model")]
         steering = Steering(
             root="mlade/line-1",
             processor="line-1",
             source=self.source,
             link=self.link,
-            lanes=[lane],
-            exchanges=[exchange],
+            lanes=self.lanes,
+            exchanges=exchanges,
             twin=twin,
             store=self.store,
             commands=commands,
@@ -241,12 +213,17 @@ class Line:
             clock=clock,
             age=age,
             session=BrokerSession(None, [], wanted=True, metrics=metrics),
-            subscriptions={f"mlade/line-1/{name}": number for number, name in enumerate(STEERED, 1)},
+            subscriptions={topic: number for number, topic in enumerate(own_topics, 1)},
         )
         self.pipeline = Pipeline(
             source=self.source,
-            requests=[self.link.take, self.loader.take],
-            lanes=[lane],
+            requests=[self.link.take, *(one.take for one in self.loaders)],
+            division=Division(
+                [one for own in configured.values() for one in own],
+                [number for number, own in enumerate(configured.values()) for _ in own],
+                "mlade",
+            ),
+            lanes=self.lanes,
             store=self.store,
             receipts=self.receipts,
             steering=steering,
@@ -258,6 +235,55 @@ class Line:
             resumes=resumes,
             max_batch=batch,
             max_delay=0,
+        )
+
+    def _lane(self, slot: str, configured: Sequence[Source]) -> Lane:
+        """Return the lane of a model that keeps all it gets."""
+        state = self.store.slot(slot)
+        windows = WindowBuffer(Shape(2, 2, 1, None), 100)
+        journal = Journal(windows, "shape", state)
+        document = validate_filter({"rules": [{"name": "all"}]})
+        control = FilterControl(document, b"file", lambda _: (), state.meta("filter"), SystemClock().wall())
+        state.commit(SlotChanges(meta={"filter": control.memory()}))
+        model = EvenModel()
+        fields = [(one.name, one.fields) for one in configured]
+
+        def make_selection(active: FilterDocument, judge: Model) -> Selection:
+            return Selection(active, judge.labels, fields)
+
+        computation = Computation(
+            "line-1",
+            slot=slot,
+            intake=Intake(configured, [decoder(one) for one in configured], windows, "mlade"),
+            windows=windows,
+            model=model,
+            selection=make_selection(control.active, model),
+            revision=control.revision,
+            fields=dict(fields),
+        )
+        model_keys = {"path": "even.onnx", "filter": {"rules": []}}
+        data = {"id": "line-1", "sources": [IMU], "models": {slot: model_keys}}
+        (own,) = settings.build(data, self._directory).slots
+        fetched = Fetched(references.parse("even.onnx"), self._directory / "even.onnx", "sha256:0", "1")
+        in_force = InForce.of(Opened(own, model, fetched), None, "")
+        models = ModelControl(own, in_force, state.meta("model"), SystemClock().wall(), wanted=None)
+        return Lane(
+            name=slot,
+            root="mlade/line-1" if slot == MODEL_SLOT else f"mlade/line-1/models/{slot}",
+            computation=computation,
+            filters=control,
+            models=models,
+            make_selection=make_selection,
+            journal=journal,
+            sizes=WindowSize(
+                configured=2,
+                computation=computation,
+                journal=journal,
+                open_models=lambda size: (self.open_model(size), None),
+                signature="windows of {}".format,
+            ),
+            source_names=[one.name for one in configured],
+            fields=[],
         )
 
     def open_model(self, size: int) -> EvenModel:

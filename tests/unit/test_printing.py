@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from processor.errors import FilterRejected
 from processor.filter import parse_filter, to_plain
-from processor.printing import filter_line, filter_yaml
+from processor.printing import agreement_lines, filter_line, filter_yaml
 from processor.told import FilterState
 
 
@@ -102,3 +102,29 @@ def test_a_rejection_says_where_the_filter_in_force_came_from() -> None:
     first, second, *_ = filter_yaml(rejected).splitlines()
     assert first == "# revision 4, from the topic, in force since 2026-11-22T10:00:00Z"
     assert second == "# The last document, from the twin, was rejected:"
+
+
+@pytest.mark.parametrize(
+    ("counted", "expected"),
+    [
+        (
+            {
+                "windows": 1200,
+                "agreement": 0.9,
+                "disagreement": 0.125,
+                "by_label": {"jam": {"windows": 7, "agreement": 0}},
+            },
+            ["new judged 1,200 windows, 23.4 % of all; it agrees with the model on 90.0%", "  jam: 0.0% of 7"],
+        ),
+        (
+            {"windows": 9, "failures": 2, "disagreement": 1.5},
+            ["new judged 9 windows, 23.4 % of all; its answers are 1.5 from the model's on average; it failed on 2"],
+        ),
+        ({}, ["new judged 0 windows, 23.4 % of all; it is not known yet whether it agrees with the model"]),
+    ],
+)
+def test_a_shadow_s_agreement_in_lines(counted: dict[str, Any], expected: list[str]) -> None:
+    """By label where there are labels; for values how far apart they are."""
+    nothing: dict[str, Any] = {"windows": 0, "failures": 0, "agreement": None, "disagreement": None, "by_label": {}}
+    assert list(agreement_lines({"name": "new", "part": 0.234, **nothing, **counted})) == expected
+    assert list(agreement_lines(None)) == []

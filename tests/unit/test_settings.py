@@ -50,13 +50,14 @@ def test_what_is_left_out_is_as_the_contract_says() -> None:
     """The defaults, in nanoseconds and bytes."""
     least = settings()
     assert (least.topic_prefix, least.root, least.client_id) == ("mlade", "mlade/line-1", "mlade-line-1")
-    broker, source, window = least.needed_broker, least.sources[0], least.model.window
+    broker, source, window = least.needed_broker, least.sources[0], least.slots[0].model.window
     assert (broker.url, broker.protocol, broker.session_expiry) == ("mqtt://127.0.0.1:1883", 5, 3600 * NS)
     assert (broker.receive_maximum, broker.max_payload) == (1000, 1 << 20)
     assert (source.qos, source.format, source.stream, source.time) == (1, "json", "{topic}", None)
     assert (source.time_unit, source.max_ahead) == ("auto", 86_400 * NS)
     assert (window.size, window.step, window.max_gap, window.max_streams) == (1, 1, None, 10_000)
-    assert (least.model.batch.max_size, least.model.batch.max_delay, least.model.threads) == (512, 0, 1)
+    model = least.slots[0].model
+    assert (model.batch.max_size, model.batch.max_delay, model.threads) == (512, 0, 1)
     assert (least.outbox.max_bytes, least.outbox.max_age) == (1 << 30, 7 * 86_400 * NS)
     assert (least.outbox.when_full, least.outbox.durability) == ("drop_oldest", "full")
     assert [bridge.name for bridge in least.bridges] == ["mqtt"]
@@ -68,13 +69,13 @@ def test_what_is_left_out_is_as_the_contract_says() -> None:
 def test_the_example_shows_every_key_with_what_it_is_when_left_out() -> None:
     """config/processor.yaml is complete and does not lie, except where it sets up the demo's data and model."""
     chosen = {"state_dir", "sources[0].time", "model.window.size", "model.window.step", "model.window.max_gap"}
-    chosen |= {"model.input.layout", "bridges", "sources[0].topics"}
+    chosen |= {"filter", "model.input.layout", "bridges", "sources[0].topics"}
     example = document.parse(EXAMPLE.read_bytes())
     assert isinstance(example, dict)
     chosen |= {"sources[0].fields"}
     found = list(differences(example, Settings, load(EXAMPLE, {}), "", chosen))
     of_other_formats = [f"sources[0].{key} is missing" for key in ("csv", "binary", "opcua", "sparkplug", "image")]
-    assert found == of_other_formats
+    assert set(found) == {*of_other_formats, "sources[0].model is missing", "models is missing"}
 
 
 def differences(given_keys: dict[str, Any], section: type[BaseModel], values: Any, path: str, chosen: set[str]) -> Any:  # noqa: ANN401
@@ -100,7 +101,7 @@ def test_units() -> None:
         outbox={"max_age": "5m", "max_bytes": 4096},
     )
     assert (read_as.needed_broker.session_expiry, read_as.needed_broker.max_payload) == (7200 * NS, 65_536)
-    assert read_as.model.window.max_gap == NS // 2
+    assert read_as.slots[0].model.window.max_gap == NS // 2
     assert (read_as.outbox.max_age, read_as.outbox.max_bytes) == (300 * NS, 4096)
     assert settings(broker={"session_expiry": 0}).needed_broker.session_expiry == 0
 
@@ -123,7 +124,7 @@ def test_the_environment_is_laid_over_the_file(tmp_path: Path) -> None:
         MLADE_SOURCES='[{"name": "other", "topics": ["b"], "fields": ["p", "q"]}]',
         MLADE_HTTP="null",
     )
-    broker, model = loaded.needed_broker, loaded.model
+    broker, model = loaded.needed_broker, loaded.slots[0].model
     assert (loaded.id, broker.url, broker.username, broker.protocol) == ("7", "mqtt://b", "bob", 5)
     assert (broker.max_payload, broker.session_expiry, broker.tls.insecure_skip_verify) == (65_536, 0, True)
     assert (model.path, model.window.size, model.temperature) == ("m.onnx", 30, 1.5)
@@ -136,7 +137,7 @@ def test_a_filter_in_the_file_can_be_changed_from_the_environment(tmp_path: Path
     inside = LEAST | {"filter": {"rules": [{"name": "a"}], "schedule": {"timezone": "UTC"}}}
     variables = {"MLADE_FILTER__ENABLED": "false", "MLADE_FILTER__SCHEDULE__DUTY_CYCLE__FRACTION": "0.5"}
     variables["MLADE_FILTER__SCHEDULE__DUTY_CYCLE__PERIOD"] = "10m"
-    loaded, _ = load_filter(from_environment(tmp_path, inside, **variables))
+    loaded, _ = load_filter(from_environment(tmp_path, inside, **variables).slots[0])
     assert not loaded.enabled
     assert loaded.schedule is not None
     assert loaded.schedule.duty_cycle is not None
@@ -164,7 +165,7 @@ def test_the_environment_does_not_change_what_was_read(tmp_path: Path) -> None:
     path.write_text(json.dumps(LEAST))
     before = read(path, {})
     read(path, {"MLADE_MODEL__PATH": "other"})
-    assert check(before, tmp_path).model.path == "m.onnx"
+    assert check(before, tmp_path).slots[0].model.path == "m.onnx"
 
 
 def test_text_for_numbers_is_no_licence() -> None:
@@ -184,6 +185,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert loaded.path("/m.onnx") == Path("/m.onnx")
     assert loaded.path("~/m.onnx") == Path("/home/ann/m.onnx")
     assert loaded.path("~nobody-here/m.onnx") == tmp_path / "~nobody-here" / "m.onnx"
+    (tmp_path / "loop").symlink_to("loop")
+    assert loaded.path("loop/m.onnx") == tmp_path / "loop" / "m.onnx"
 
 
 def test_the_password_s_file_is_read_when_it_is_needed(tmp_path: Path) -> None:
@@ -446,24 +449,27 @@ def test_what_a_model_cannot_be_is_refused(model: dict[str, Any], expected: str)
 def test_models_come_from_where_they_may(tmp_path: Path) -> None:
     """Also over plain HTTP where that is wanted, and from the environment as text."""
     for path in ("http://127.0.0.1:8000/m.onnx", "http://localhost/m.onnx", "https://h/m.onnx", "oci://h/m"):
-        assert build({**LEAST, "model": {"path": path}}, tmp_path).model.path == path
+        assert build({**LEAST, "model": {"path": path}}, tmp_path).slots[0].model.path == path
     insecure = {"path": "http://h/m.onnx", "registry": {"insecure": True}}
-    assert build({**LEAST, "model": insecure}, tmp_path).model.registry.insecure
+    assert build({**LEAST, "model": insecure}, tmp_path).slots[0].model.registry.insecure
     for text, size, messages in (("auto", "auto", 512), ("64", 64, 64)):
         variables = {"MLADE_MODEL__BATCH__MAX_SIZE": text, "MLADE_MODEL__REGISTRY__INSECURE": "true"}
-        model = from_environment(tmp_path, LEAST, **variables).model
+        model = from_environment(tmp_path, LEAST, **variables).slots[0].model
         assert (model.batch.max_size, model.batch.messages, model.registry.insecure) == (size, messages, True)
 
 
 ROOT = EXAMPLE.parents[1]
-CONFIGURATIONS = [EXAMPLE, ROOT / "config/iotedge/processor.yaml"]
+CONFIGURATIONS = [EXAMPLE, ROOT / "config/iotedge/processor.yaml", ROOT / "config/several-models.yaml"]
 
 
-@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_what_is_set_is_all_that_settings_are_made_of(path: Path) -> None:
     """A model's annotations are laid under it, and the whole is read again."""
-    loaded = load(path, {"MLADE_BROKER__PASSWORD": "p", "MLADE_MODEL__WINDOW__MAX_GAP": "1500ms"})
-    again = loaded.rebuilt(loaded.model_dump(exclude_unset=True, by_alias=True))
-    assert again == loaded
-    assert again.model_fields_set == loaded.model_fields_set
-    assert (again.path("x"), again.model.window.max_gap) == (loaded.path("x"), 1500 * 10**6)
+    model = "MODELS__MOTIONS" if path.stem == "several-models" else "MODEL"
+    loaded = load(path, {"MLADE_BROKER__PASSWORD": "p", f"MLADE_{model}__WINDOW__MAX_GAP": "1500ms"})
+    for slot in loaded.slots:
+        again = slot.with_model(slot.given)
+        assert again.settings == loaded
+        assert again.settings.model_fields_set == loaded.model_fields_set
+        assert (again.model, again.filter, again.path("x")) == (slot.model, slot.filter, slot.path("x"))
+    assert loaded.slots[0].model.window.max_gap == 1500 * 10**6

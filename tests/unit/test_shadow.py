@@ -22,7 +22,7 @@ from processor.document import parse
 from processor.errors import ConfigurationError, ModelError, ModelMisfit
 from processor.filter import check_against, validate_filter
 from processor.measures import compute
-from processor.settings import Settings
+from processor.settings import Slot
 from processor.settings import build as build_settings
 from processor.shadow import timing
 from processor.shadow.agreement import MOST_LABELS, OTHERS, Agreement
@@ -361,13 +361,13 @@ def test_what_was_measured_is_kept_for_each_two_models() -> None:
 # --- the configuration ---------------------------------------------------------------------------------------------
 
 
-def settings_of(folder: Path, model: onnx.ModelProto, shadow: onnx.ModelProto | None, **more: object) -> Settings:
+def settings_of(folder: Path, model: onnx.ModelProto, shadow: onnx.ModelProto | None, **more: object) -> Slot:
     """Return settings for two models of six channels."""
     section: dict[str, object] = {"path": str(models.write(model, folder, "model"))}
     if shadow is not None:
         section["shadow"] = {"path": str(models.write(shadow, folder, "candidate")), **more}
     fields = [f"c{number}" for number in range(6)]
-    return build_settings(
+    (slot,) = build_settings(
         {
             "id": "line-1",
             "sources": [{"name": "imu", "topics": ["t"], "fields": fields}],
@@ -375,10 +375,11 @@ def settings_of(folder: Path, model: onnx.ModelProto, shadow: onnx.ModelProto | 
             "filter": {},
         },
         folder,
-    )
+    ).slots
+    return slot
 
 
-def opened(wanted: Settings) -> Opened:
+def opened(wanted: Slot) -> Opened:
     """Open what is configured."""
     model, _ = open_both(wanted, [])
     return open_shadow(wanted, model)
@@ -508,7 +509,7 @@ def test_the_documentations_examples_are_right(tmp_path: Path) -> None:
     )
     source = {"name": "press", "topics": ["t"], "fields": ["force"]}
     wanted = build_settings({"id": "line-1", "sources": [source], "filter": {}, "model": section["model"]}, tmp_path)
-    assert wanted.model.shadow is not None
+    assert wanted.slots[0].model.shadow is not None
     document = validate_filter(rules)
     assert check_against(document, kind="probabilities", labels=["a"], fields=["force"], shadow=True) == ()
     (problem,) = check_against(document, kind="probabilities", labels=["a"], fields=["force"])

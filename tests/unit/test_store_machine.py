@@ -295,7 +295,7 @@ def _told(claims: Sequence[Claim]) -> list[tuple[str, list[int]]]:
 
 TestStoreMachine = StoreMachine.TestCase
 TestStoreMachine.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     phases=set(Phase) - {Phase.explain},

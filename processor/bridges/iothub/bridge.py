@@ -141,8 +141,8 @@ class IotHubBridge:
         self._closed = False
 
     def together(self, first: Waiting, other: Waiting) -> bool:
-        """Return whether both are of one rule, where they are packed."""
-        return not self.shipment.claims or first.rule == other.rule
+        """Return whether both are of one rule and one model, where they are packed: a message names them."""
+        return not self.shipment.claims or (first.rule, first.model) == (other.rule, other.model)
 
     def name(self, first: Waiting) -> str:
         """Return a name that nobody looks at: a message's id says what is in it."""
