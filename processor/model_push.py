@@ -13,7 +13,7 @@ from processor.model.onnx_file import foreign_operators, read_file
 from processor.model.session import open_session
 from processor.obtaining import options_of
 from processor.registry import references
-from processor.registry.fetched import PREFIX, as_annotations
+from processor.registry.fetched import ANNOTATED, PREFIX, as_annotations
 from processor.registry.pushing import Pushed, push
 from processor.settings import Slot
 
@@ -63,6 +63,9 @@ def push_file(
         key, equals, value = one.partition("=")
         if not key or not equals:
             raise ConfigurationError([Problem("--annotation", f"found {one}, expected KEY=VALUE")])
+        if key.startswith(PREFIX) and key.removeprefix(PREFIX) not in ANNOTATED:
+            known = ", ".join(ANNOTATED)
+            raise ConfigurationError([Problem("--annotation", f"found {key}; after {PREFIX} stands one of {known}")])
         said[key] = value
     if not foreign_operators(read_file(path.resolve())):
         open_session(path)  # raises where ONNX Runtime does not take it

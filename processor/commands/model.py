@@ -118,4 +118,4 @@ def push_model(
         return
     for name, length in pushed.files:
         typer.echo(f"{name}, {size(length)}")
-    typer.echo(f"{to} is {pushed.digest}" + ("" if pushed.sent else "; it was there already"))
+    typer.echo(f"{to} is {pushed.digest}" + ("" if pushed.sent else "; its files were there already"))

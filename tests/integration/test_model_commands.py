@@ -128,6 +128,14 @@ def test_what_cannot_be_pushed_is_said(
     assert said in done.err
 
 
+def test_an_annotation_that_nothing_would_read_is_not_pushed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key of ours that is misspelt; others are the user's."""
+    said = "dev.mlade.model.windows.size=20"
+    done = mlade_here(capsys, "model", "push", str(file), "oci://127.0.0.1:1/m:t", "--annotation", said)
+    assert done.code == 2
+    assert "found dev.mlade.model.windows.size; after dev.mlade.model. stands one of window.size" in done.err
+
+
 def test_what_is_no_model_is_not_pushed(registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Nobody could load it."""
     path = tmp_path / "m.onnx"
