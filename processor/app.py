@@ -70,7 +70,7 @@ def build(settings: Settings, stop: Callable[[], None]) -> App:
         StateError: the state directory cannot be used.
     """
     clock = SystemClock()
-    metrics = Metrics()
+    metrics = Metrics(several_models=settings.model is None)
     broker, outbox, link = settings.broker, settings.outbox, CloudLink()
     resumes = broker is not None and broker.session_expiry > 0
     store, beginnings = _open_state(settings, clock)

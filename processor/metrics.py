@@ -24,7 +24,7 @@ class Declaration(NamedTuple):
 
 
 _MODEL: Final = ("model",)
-"""Its slot: the name in `models`, or `default`."""
+"""Its slot. Exposed where there are several; of the model of `model:` the series have no such label."""
 
 METRICS: Final = (
     Declaration("build_info", "gauge", "Always 1; the label says which version runs", ("version",)),
@@ -124,8 +124,9 @@ _DECLARED: Final = {metric.name: metric for metric in METRICS}
 class Metrics:
     """The values. Counters are written by the pipeline thread, gauges by whoever looks; reading sees recent values."""
 
-    def __init__(self) -> None:
-        """Start at zero."""
+    def __init__(self, *, several_models: bool = False) -> None:
+        """Start at zero; `several_models`: whether the label `model` is exposed."""
+        self._several_models = several_models
         self._values: dict[tuple[str, tuple[str, ...]], float] = {
             (metric.name, ()): 0.0 for metric in METRICS if not metric.labels
         }
@@ -196,20 +197,26 @@ class Metrics:
         """Yield everything, for prometheus_client."""
         values = list(self._values.items())
         for metric in METRICS:
+            hidden = self._hidden(metric)
             family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(
-                f"mlade_{metric.name}", metric.text, labels=metric.labels
+                f"mlade_{metric.name}", metric.text, labels=metric.labels[hidden:]
             )
             for (name, labels), value in values:
                 if name == metric.name:
-                    family.add_metric(labels, value)
+                    family.add_metric(labels[hidden:], value)
             yield family
-        scores = HistogramMetricFamily(f"mlade_{SCORE.name}", SCORE.text, labels=SCORE.labels)
+        hidden = self._hidden(SCORE)
+        scores = HistogramMetricFamily(f"mlade_{SCORE.name}", SCORE.text, labels=SCORE.labels[hidden:])
         for labels, (counts, total) in list(self._scores.items()):
             sums = np.cumsum(counts).tolist()
             edges = [f"{edge:g}" for edge in EDGES[1:-1].tolist()]
             buckets: list[Any] = [*zip(edges, sums, strict=False), ("+Inf", sums[-1])]
-            scores.add_metric(labels, buckets, total)
+            scores.add_metric(labels[hidden:], buckets, total)
         yield scores
+
+    def _hidden(self, metric: Declaration) -> int:
+        """Return how many of a metric's first labels are not exposed."""
+        return 0 if self._several_models else len(_MODEL) * (metric.labels[:1] == _MODEL)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: the registry need not collect at registration."""

@@ -189,7 +189,8 @@ error or a bad configuration, with every problem; 3 the broker or the processor 
 METRICS_PAGE: Final = """\
 # Metrics
 
-On `/metrics` for Prometheus, and as JSON on `<prefix>/<id>/metrics`.
+On `/metrics` for Prometheus, and as JSON on `<prefix>/<id>/metrics`. The label `model` is there with
+[several models](../several-models.md) only.
 
 | metric | kind | labels | counts or tells |
 |---|---|---|---|

@@ -21,6 +21,7 @@ pytest_plugins = (
     "tests.proxy",
     "tests.registry",
     "tests.running",
+    "tests.exchanging",  # imports those above
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import onnx
 import pytest
 
 from tests import models
-from tests.mqtt_client import Client
-from tests.running import ProcessorProcess
+from tests.mqtt_client import Client, MqttClientFactory
+from tests.running import ProcessorFactory, ProcessorProcess
 
 FIELDS = ["x", "y"]
 PATIENCE = 20.0
+START = 1_790_000_000
+EVERYTHING = {"rules": [{"name": "all", "measure": "confidence"}]}
 
 
 def tilted(tilt: float, labels: tuple[str, ...] = ("a", "b"), *, channels: int = 2) -> onnx.ModelProto:
@@ -107,3 +109,61 @@ def held(path: Path) -> Iterator[None]:
         path.unlink()
         os.write(pipe, b"no model")
         os.close(pipe)
+
+
+class Plant:
+    """A processor of readings of two fields, its sensor, and its operator."""
+
+    def __init__(self, processor: ProcessorProcess, client: Client) -> None:
+        self.processor = processor
+        self.folder = processor.directory
+        self.client = client
+        self.topic = ModelTopic(client, processor)
+        self.readings = 0
+
+    def read(self, *values: float) -> None:
+        """Have the sensor send readings, one after another."""
+        for value in values:
+            self.readings += 1
+            payload = json.dumps({"ts": START + self.readings, "x": value, "y": 0.5})
+            self.client.publish(f"{self.processor.root.replace('/', '-')}/imu", payload)
+
+    def events(self, count: int) -> list[dict[str, Any]]:
+        """Wait for so many samples, and return them."""
+        self.processor.wait_until(lambda: len(self.processor.events()) >= count, f"{count} samples")
+        return self.processor.events()
+
+    def model(self, name: str, tilt: float, **more: Any) -> str:  # noqa: ANN401 - as `tilted`
+        """Write a model, and return its name as the configuration has it."""
+        models.write(tilted(tilt, **more), self.folder, name)
+        return f"{name}.onnx"
+
+
+MakePlant = Callable[..., Plant]
+
+
+@pytest.fixture
+def make_plant(make_processor: ProcessorFactory, mqtt_client: MqttClientFactory) -> MakePlant:
+    """Make a running processor with the model `first.onnx`."""
+
+    def make(model: dict[str, Any] | None = None, **configuration: Any) -> Plant:  # noqa: ANN401 - JSON
+        given = {"filter": EVERYTHING, "model": {"path": "first.onnx", **(model or {})}, **configuration}
+        processor = make_processor(sources=[], **given)
+        source = {"name": "imu", "topics": [f"{processor.root.replace('/', '-')}/imu"], "fields": FIELDS, "time": "ts"}
+        processor.configure(sources=[source])
+        plant = Plant(processor, mqtt_client())
+        plant.model("first", 0.1)
+        processor.start()
+        return plant
+
+    return make
+
+
+def names(events: list[dict[str, Any]]) -> list[str]:
+    """Return which model judged each sample."""
+    return [event["data"]["model"]["name"] for event in events]
+
+
+def paths(answer: dict[str, Any]) -> list[str]:
+    """Return where the errors of an answer are."""
+    return [error["path"] for error in answer["errors"]]

@@ -13,7 +13,7 @@ from processor.errors import ConfigurationError, ModelError, Problem
 from processor.exchange.control import ModelControl, digest_of_configuration
 from processor.exchange.document import wanted, with_windows_of
 from processor.exchange.in_force import InForce, Wanted
-from processor.exchange.opening import Opened, open_kept, open_wanted
+from processor.exchange.opening import Opened, only_model_errors, open_kept, open_wanted
 from processor.filter import FilterDocument, validate_filter
 from processor.obtaining import obtain, obtain_last
 from processor.protocols import Model
@@ -115,7 +115,8 @@ def reopen(models: ModelControl, size: int) -> tuple[Model, Shadow | None]:
     Raises:
         ModelError: they do not take them, or cannot be opened any more.
     """
-    return open_both(models.in_force.slot.with_window_size(size), models.in_force.measured)
+    with only_model_errors():
+        return open_both(models.in_force.slot.with_window_size(size), models.in_force.measured)
 
 
 class _OpenedAgain(NamedTuple):

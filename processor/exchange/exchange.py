@@ -143,6 +143,7 @@ class Exchange:
             if swap is not None:
                 self._show()
                 self._report()
+            if swap is not None or change.rejected:
                 self._loader.tidy(self._control.slot.settings, self._in_force())
             self._metrics.add("model_rejected", change.rejected, self.lane.name)
             if is_wanted and self._control.pending is None:

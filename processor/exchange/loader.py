@@ -168,7 +168,7 @@ class Loader:
             self._news.notify()
 
     def tidy(self, settings: Settings, in_force: Collection[Fetched]) -> None:
-        """Clear up after a swap, when there is nothing else to do."""
+        """Clear up after a swap or a rejection, when there is nothing else to do."""
         with self._news:
             self._tidying = (settings, in_force)
             self._news.notify()

@@ -22,6 +22,7 @@ class Deadline:
         self._end = time.monotonic() + seconds
         self._sentence = f"{what} after {seconds:g} s (model.registry.timeout)"
         self._abandoned = threading.Event()
+        self._ends: list[Callable[[], None]] = []
 
     @property
     def left(self) -> float:
@@ -33,16 +34,23 @@ class Deadline:
         if self._abandoned.is_set() or not self.left:
             raise ModelUnavailable(self._sentence)
 
+    def at_the_end(self, end: Callable[[], None]) -> None:
+        """Have `end` called, in another thread, when the work is abandoned or done."""
+        self._ends.append(end)
+
     def abandon(self) -> None:
         """Let `check` raise from now on."""
         self._abandoned.set()
+        for end in self._ends:
+            end()
 
 
 def within(deadline: Deadline, work: Callable[[], Result]) -> Result:
     """Return what `work` does, in a thread of its own, or raise ModelUnavailable at the deadline.
 
-    A name server, a proxy or a TLS handshake can hold a call for longer than any timeout of its socket. The thread is
-    then left behind: whatever it still does, it has to `check` the deadline before anything counts.
+    A name server, a proxy, a TLS handshake or headers that drip can hold a call for longer than any timeout of its
+    socket. The thread is then left behind, until what it does `at_the_end` ends it: whatever it still does, it has to
+    `check` the deadline before anything counts.
     """
     results: list[Result] = []
     errors: list[BaseException] = []

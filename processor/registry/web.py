@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -135,6 +137,8 @@ class Web:
         self.options = options
         self.deadline = deadline
         self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self._opened: list[HTTPConnection] = []
+        deadline.at_the_end(self._cut)
         try:
             self._tls = ssl.create_default_context(cafile=None if options.ca is None else str(options.ca))
         except (OSError, ssl.SSLError) as error:
@@ -146,6 +150,25 @@ class Web:
         """End all connections."""
         for manager in self._managers.values():
             manager.clear()
+
+    def _cut(self) -> None:
+        """End the connections that are in use, from another thread: a server may hold a call for ever."""
+        for connection in list(self._opened):
+            if connection.sock is not None:
+                with suppress(OSError):  # it ended by itself
+                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # TLS's own would say goodbye
+
+    def _pool(self, kind: type[urllib3.HTTPConnectionPool]) -> Any:  # noqa: ANN401 - a class that is made here
+        """Return a class of pools that keeps their connections for `_cut`."""
+        connect = kind.ConnectionCls.connect
+
+        def noted(connection: HTTPConnection) -> None:
+            self._opened.append(connection)
+            connect(connection)
+            self.deadline.check()  # it may have been cut before there was anything to cut
+
+        made = type("Connection", (kind.ConnectionCls,), {"connect": noted})
+        return type("Pool", (kind,), {"ConnectionCls": made})
 
     def allows(self, url: str) -> bool:
         """Whether the address may be asked: https, or plain HTTP to this machine or where the user allowed it."""
@@ -226,6 +249,8 @@ class Web:
                 plain = through._replace(netloc=through.netloc.rpartition("@")[2]).geturl()
                 given = None if known is None else urllib3.make_headers(proxy_basic_auth=known)
                 self._managers[proxy] = urllib3.ProxyManager(plain, proxy_headers=given, ssl_context=self._tls)
+            kinds = {"http": urllib3.HTTPConnectionPool, "https": urllib3.HTTPSConnectionPool}
+            self._managers[proxy].pool_classes_by_scheme = {scheme: self._pool(kind) for scheme, kind in kinds.items()}
         return self._managers[proxy]
 
 

@@ -3,76 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests import models
-from tests.exchanging import FIELDS, ModelTopic, held, raising_above, tilted
-from tests.mqtt_client import Client, MqttClientFactory
-from tests.running import ProcessorFactory, ProcessorProcess
-
-START = 1_790_000_000
-EVERYTHING = {"rules": [{"name": "all", "measure": "confidence"}]}
-
-
-class Plant:
-    """A processor of readings of two fields, its sensor, and its operator."""
-
-    def __init__(self, processor: ProcessorProcess, client: Client) -> None:
-        self.processor = processor
-        self.folder = processor.directory
-        self.client = client
-        self.topic = ModelTopic(client, processor)
-        self.readings = 0
-
-    def read(self, *values: float) -> None:
-        """Have the sensor send readings, one after another."""
-        for value in values:
-            self.readings += 1
-            payload = json.dumps({"ts": START + self.readings, "x": value, "y": 0.5})
-            self.client.publish(f"{self.processor.root.replace('/', '-')}/imu", payload)
-
-    def events(self, count: int) -> list[dict[str, Any]]:
-        """Wait for so many samples, and return them."""
-        self.processor.wait_until(lambda: len(self.processor.events()) >= count, f"{count} samples")
-        return self.processor.events()
-
-    def model(self, name: str, tilt: float, **more: Any) -> str:  # noqa: ANN401 - as `tilted`
-        """Write a model, and return its name as the configuration has it."""
-        models.write(tilted(tilt, **more), self.folder, name)
-        return f"{name}.onnx"
-
-
-MakePlant = Callable[..., Plant]
-
-
-@pytest.fixture
-def make_plant(make_processor: ProcessorFactory, mqtt_client: MqttClientFactory) -> MakePlant:
-    """Make a running processor with the model `first.onnx`."""
-
-    def make(model: dict[str, Any] | None = None, **configuration: Any) -> Plant:  # noqa: ANN401 - JSON
-        given = {"filter": EVERYTHING, "model": {"path": "first.onnx", **(model or {})}, **configuration}
-        processor = make_processor(sources=[], **given)
-        source = {"name": "imu", "topics": [f"{processor.root.replace('/', '-')}/imu"], "fields": FIELDS, "time": "ts"}
-        processor.configure(sources=[source])
-        plant = Plant(processor, mqtt_client())
-        plant.model("first", 0.1)
-        processor.start()
-        return plant
-
-    return make
-
-
-def names(events: list[dict[str, Any]]) -> list[str]:
-    """Return which model judged each sample."""
-    return [event["data"]["model"]["name"] for event in events]
-
-
-def paths(answer: dict[str, Any]) -> list[str]:
-    """Return where the errors of an answer are."""
-    return [error["path"] for error in answer["errors"]]
+from tests.exchanging import MakePlant, held, names, paths, raising_above
 
 
 def test_a_model_from_the_topic_judges_what_comes_after_it(make_plant: MakePlant) -> None:
@@ -325,50 +261,3 @@ def test_a_model_that_ends_the_process_does_so_three_times_and_not_for_ever(make
         assert names(plant.events(1)) == ["first"]
         plant.topic.publish(path="heavy.onnx")
         plant.topic.wait_for("loading")
-
-
-def test_no_document_and_no_file_ends_it_or_its_next_start(make_plant: MakePlant) -> None:
-    """What upset ONNX Runtime's bindings, numpy, pathlib and our own reading of keys; readings go on all the while."""
-    plant = make_plant()
-    good = tilted(0.2).SerializeToString()
-    (plant.folder / "no_text.onnx").write_bytes(good.replace(b"labels", b"\xffabels"))
-    (plant.folder / "circle.onnx").symlink_to("circle.onnx")
-    plant.model("half", 0.2, labels=('["\\udfff"', '"b"]'))
-    models.write(models.empty(), plant.folder, "empty")
-    shadow = {"path": "first.onnx", "input": {"mean": [1, 2, 3]}}
-    documents: list[dict[str, Any]] = [{"path": f"{name}.onnx"} for name in ("no_text", "circle", "half", "empty")]
-    for document in [*documents, {"path": "first.onnx", "shadow": shadow}]:
-        answer = plant.topic.set(**document)
-        assert answer["status"] == "rejected"
-        assert answer["errors"][0]["message"]
-        plant.read(1)
-    assert names(plant.events(len(documents) + 1)) == ["first"] * (len(documents) + 1)
-    plant.processor.stop()
-    plant.processor.start()  # the broker has the last one still
-    plant.read(2)
-    plant.events(len(documents) + 2)
-
-
-def test_a_reading_on_which_a_model_gives_more_numbers_is_a_dead_letter(make_plant: MakePlant) -> None:
-    """And the next is judged."""
-    plant = make_plant()
-    models.write(models.widening(), plant.folder, "widening")
-    assert plant.topic.set(path="widening.onnx")["status"] == "applied"
-    plant.read(2, 2e9, 3)
-    assert [event["data"]["readings"]["values"][0][0] for event in plant.events(2)] == [2, 3]
-    plant.read(4)
-    plant.events(3)
-
-
-def test_a_link_that_leads_out_of_the_folder_is_not_followed_by_who_looks_again(make_plant: MakePlant) -> None:
-    """The command is answered, and the model in force goes on."""
-    plant = make_plant()
-    second = plant.folder / plant.model("second", 0.2)
-    assert plant.topic.set(path="second.onnx")["status"] == "applied"
-    second.unlink()
-    second.symlink_to("/dev/null")
-    answer = plant.topic.reload()
-    assert answer["status"] == "error"
-    assert "in the configuration's folder" in answer["error"]
-    plant.read(1)
-    assert names(plant.events(1)) == ["second"]

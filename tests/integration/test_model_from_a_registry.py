@@ -15,9 +15,9 @@ from tests.running import ProcessorFactory, ProcessorProcess
 ONNX = "application/vnd.onnx.model"
 
 
-def push(registry: Registry, tilt: float, tag: str = "stable", **annotations: str) -> str:
+def push(registry: Registry, tilt: float, tag: str = "stable", *, channels: int = 2, **annotations: str) -> str:
     """Put a model under a tag, and return its manifest's digest."""
-    content = tilted(tilt).SerializeToString()
+    content = tilted(tilt, channels=channels).SerializeToString()
     own = {f"dev.mlade.model.{key.replace('_', '.')}": value for key, value in annotations.items()}
     return registry.put("models/motions", tag, [(ONNX, "motions.onnx", content)], own)
 
@@ -68,6 +68,25 @@ def test_a_tag_that_moves_takes_over_and_a_restart_needs_no_registry(
     kept = {path.name for path in (processor.directory / "state" / "models").iterdir() if len(path.name) == 64}
     assert third.removeprefix("sha256:") in kept
     processor.wait_until(lambda: not (processor.directory / "state/models" / first[7:]).exists(), "tidied up")
+
+
+def test_rejected_models_do_not_fill_the_disk(make_registry: RegistryFactory, make: Make) -> None:
+    """Of each that a tag stood for, or a document named, a copy was made."""
+    registry = make_registry()
+    first = push(registry, 0.1)
+    processor, topic = make(f"oci://{registry.host}/models/motions:stable")
+    topic.wait_for("applied")
+    wide = []
+    for number in range(3):
+        wide.append(push(registry, 0.2 + number / 10, channels=3))
+        assert topic.reload()["status"] == "error"
+
+    folder = processor.directory / "state" / "models"
+
+    def kept() -> set[str]:
+        return {path.name for path in folder.iterdir() if len(path.name) == len(first[7:])}
+
+    processor.wait_until(lambda: kept() == {first[7:], wide[-1][7:]}, "the model in force, and the tag's last")
 
 
 def test_after_a_restart_a_moved_tag_takes_over_beside_without_refresh(

@@ -20,7 +20,7 @@ from processor.assembly import obtain_model
 from processor.errors import ModelError, ModelMisfit, ModelUnavailable
 from processor.obtaining import prune
 from processor.registry import references
-from processor.registry.cache import KEPT_REFERENCES, Cache
+from processor.registry.cache import KEPT_REFERENCES, Cache, Content
 from processor.registry.fetched import Fetched
 from processor.registry.fetching import current, fetch, fetch_or_last_good
 from processor.registry.options import Options
@@ -256,8 +256,11 @@ def test_a_server_that_drips_ends_at_the_deadline(tmp_path: Path, first: bytes) 
         with pytest.raises(ModelUnavailable, match=r"was not here after 0\.5 s \(model\.registry\.timeout\)"):
             fetch(references.parse(url), tmp_path, Options(timeout=0.5, stall=30))
         assert time.monotonic() - begun < 5
+        server.join(10)  # it is cut off, so that nothing of ours stays behind
+        cut = not server.is_alive()
         done.set()
         server.join()
+        assert cut
     assert incoming(tmp_path) == []
 
 
@@ -492,6 +495,45 @@ def test_a_fetch_that_died_is_cleared_away(registry: Registry, tmp_path: Path) -
         pull(f"oci://{registry.host}/cleared:t", tmp_path)
         assert alive.exists()
     assert incoming(tmp_path) == []
+
+
+def test_two_that_fetch_one_model_at_once_both_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the other is done between our look whether the model is there and our putting it there."""
+
+    def install(name: str) -> Content:
+        with Cache(tmp_path).incoming() as folder:
+            path = folder / "model" / "m.onnx"
+            path.parent.mkdir()
+            path.write_bytes(MODEL)
+            return Cache(tmp_path).install("0" * 64, path.parent, path, name, {})
+
+    exists = Path.exists
+    looks: list[Path] = []
+
+    def slow(path: Path, **how: bool) -> bool:
+        there = exists(path, **how)
+        if path.name == "0" * 64 and not looks:
+            looks.append(path)
+            install("sha256:first")
+        return there
+
+    monkeypatch.setattr(Path, "exists", slow)
+    assert install("sha256:second").digest == "sha256:first"
+    assert looks
+    assert incoming(tmp_path) == []
+
+
+def test_weights_under_a_name_of_ours_are_refused(registry: Registry, tmp_path: Path) -> None:
+    """What the cache says of a model would take their place."""
+    path = tmp_path / "m.onnx"
+    described = onnx.load_from_string(MODEL)
+    tensor = described.graph.initializer.add(name="t", data_location=onnx.TensorProto.EXTERNAL, data_type=1)
+    tensor.external_data.add(key="location", value="content.json")
+    path.write_bytes(described.SerializeToString())
+    registry.put("ours", "t", [(ONNX, "m.onnx", path.read_bytes()), ("x/y", "content.json", b"{}")])
+    with pytest.raises(ModelError, match=r"keeps data in content\.json, a name that mlade needs"):
+        pull(f"oci://{registry.host}/ours:t", tmp_path / "cache")
+    assert incoming(tmp_path / "cache") == []
 
 
 def test_a_registry_with_tls_is_trusted_by_its_certificate(make_registry: RegistryFactory, tmp_path: Path) -> None:

@@ -354,6 +354,36 @@ def test_redirects_end_and_stay_encrypted(front: FrontFactory, tmp_path: Path) -
             fetch(references.parse(f"http://{away.host}/m.onnx"), tmp_path, Options())
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://h:port/x",
+        "https://h:99999/x",
+        "https://h:0/x",
+        "https://[::1/x",
+        "https://e\x1b[2Jvil/x",
+        "ftp://a b/x",
+    ],
+)
+def test_addresses_that_are_none_are_refused_with_a_sentence(front: FrontFactory, tmp_path: Path, address: str) -> None:
+    """Where a server sends us on to, and where it would have us get a token; nothing in them moves a cursor."""
+    web = front(lambda _: Told(302, {"Location": address}))
+    asking = front(lambda _: Told(401, {"WWW-Authenticate": f'Bearer realm="{address}"'}))
+    for text in (f"http://{web.host}/m.onnx", f"oci://{web.host}/m:t", f"oci://{asking.host}/m:t"):
+        for work in (lambda one: fetch(one, tmp_path, Options()), lambda one: current(one, Options())):
+            with pytest.raises(ModelError, match="no address") as raised:
+                work(references.parse(text))
+            assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "many", "-1"])
+def test_a_length_that_is_none_is_not_believed(front: FrontFactory, tmp_path: Path, length: str) -> None:
+    """An end in the middle would not be noticed."""
+    web = front(lambda _: Told(200, {"Content-Length": length}, MODEL))
+    with pytest.raises(ModelError, match="does not say how long"):
+        fetch(references.parse(f"http://{web.host}/m.onnx"), tmp_path, Options())
+
+
 def test_a_file_on_the_web_is_opened_by_a_password_of_the_settings_only(front: FrontFactory, tmp_path: Path) -> None:
     """Docker's configuration is for registries."""
 

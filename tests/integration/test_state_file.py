@@ -150,7 +150,7 @@ def test_an_older_file_is_brought_up_to_date(
     assert "The state was brought from schema 1 to " in processor.log()
     assert "Restored the windows of 1 streams." in processor.log()
     processor.wait_until(lambda: len(processor.events()) == 2, "what waited")
-    assert measured(processor, 'mlade_filter_revision{model="default"}') == 2
+    assert measured(processor, "mlade_filter_revision") == 2
     publish(mqtt_client(), "older/imu", range(12, 15))
     processor.wait_until(lambda: len(processor.events()) == 3, "a window over both")
     assert processor.stop() == 0

@@ -23,7 +23,7 @@ from processor.model.onnx_model import OnnxModel, fit_problems, load_model
 from processor.model.outputs import Interpreter, labels_in
 from processor.sections import Layout
 from processor.types import Floats
-from tests import models
+from tests import models, odd_models
 
 Load = Callable[..., OnnxModel]
 
@@ -626,7 +626,7 @@ def test_nothing_calls_home(tmp_path: Path) -> None:
 
 def test_a_model_that_gives_more_numbers_for_some_windows_has_failed_on_those(load: Load) -> None:
     """As if it had raised: what comes after it is judged."""
-    loaded = load(models.widening(), 2)
+    loaded = load(odd_models.widening(), 2)
     with pytest.raises(ModelError, match="the model gave 3 numbers for a window, where it had given 2"):
         loaded.infer(np.array([[[2e9, 1.0]]]))
     assert loaded.infer(np.array([[[1.0, 0.0]]])).labels == ("0", "1")
@@ -650,7 +650,7 @@ def test_names_that_are_no_text_are_a_sentence(tmp_path: Path, name: bytes, dama
 def test_a_model_without_a_number_for_a_window_does_not_load(load: Load) -> None:
     """Nothing could be made of its answers."""
     with pytest.raises(ModelError, match="no number"):
-        load(models.empty(), 2)
+        load(odd_models.empty(), 2)
 
 
 def test_a_model_fixed_to_more_rows_than_fit_into_memory_is_a_problem(problems: Callable[..., dict[str, str]]) -> None:

@@ -23,7 +23,7 @@ from processor.model.onnx_model import load_model
 from processor.obtaining import current_version
 from processor.shadow.timing import Kept
 from processor.types import Predictions
-from tests import models
+from tests import models, odd_models
 from tests.exchanging import FIELDS, raising_above, tilted
 
 PATIENCE = 20.0
@@ -304,7 +304,7 @@ def test_a_shadow_that_cannot_be_read_as_its_keys_say_is_rejected(tmp_path: Path
 def test_a_model_that_never_answers_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the next one is loaded."""
     monkeypatch.setattr(underway, "LONGEST", 0.2)
-    models.write(models.endless(), tmp_path, "endless")
+    models.write(odd_models.endless(), tmp_path, "endless")
     models.write(tilted(0.1), tmp_path, "first")
     own = configuration(tmp_path)
     with running() as taking:

@@ -240,6 +240,17 @@ def test_messages_inside_messages_end(tmp_path: Path) -> None:
         read_file(path)
 
 
+def test_fields_whose_number_is_cut_off_are_refused(tmp_path: Path) -> None:
+    """Protobuf takes 32 bits of it: weights in `/etc/passwd` would be those of a field that nobody knows."""
+    entry = b"\x0a\x08location\x12\x0b/etc/passwd"
+    hidden = onnx_varint(1 << 32 | 13 << 3 | 2) + bytes([len(entry)]) + entry
+    graph = bytes([5 << 3 | 2, len(hidden)]) + hidden
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x08\x08" + bytes([7 << 3 | 2, len(graph)]) + graph + bytes([8 << 3 | 2, 2, 2 << 3, 17]))
+    with pytest.raises(ModelError, match="is no ONNX model: no field at byte"):
+        read_file(path)
+
+
 def onnx_varint(value: int) -> bytes:
     """Return a number as protobuf writes it."""
     found = bytearray()

@@ -124,7 +124,7 @@ def test_what_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.
     assert model.describe()["runs on"].startswith("cpu; cuda does not start, it needs onnxruntime-gpu")
     real = onnxruntime.InferenceSession
 
-    def session(name: str, options: object, providers: list[str], **more: object) -> object:
+    def session(name: str, options: object, *, providers: list[str], **more: object) -> object:
         if providers[0].startswith("CUDA"):
             raise RuntimeError("libcudnn.so.9 is not there")
         return real(name, options, providers=providers, **more)
