@@ -106,7 +106,8 @@ class Registry:
         """Get a token from the server that a challenge names."""
         realm = challenge.get("realm", "")
         parts = split(realm)
-        trusted = parts.scheme == "https" or same_host(realm, self.base) or (who is None and self.web.allows(realm))
+        plain = who is None and self.base.startswith("http:") and self.web.allows(realm)
+        trusted = parts.scheme == "https" or same_host(realm, self.base) or plain
         if not parts.hostname or not trusted:
             raise ModelError(f"{self._host} wants a token from {parts.hostname or 'nowhere'} without https; refused")
         service, scope = challenge.get("service", ""), challenge.get("scope") or self._scope

@@ -18,8 +18,8 @@ from processor.registry.options import Options
 from processor.registry.references import Reference, is_loopback
 from processor.registry.web import OK, Web, mapping, refused
 
-_INDEX_DEPTH: Final = 3
-_MOST_IN_INDEX: Final = 16
+_MOST_DOCUMENTS: Final = 64
+"""That are read for one reference: indexes may list indexes."""
 
 
 class Repository:
@@ -116,23 +116,21 @@ def resolve(repository: Repository) -> tuple[Manifest, str]:
     """
     reference = repository.reference
     document, digest = repository.document(reference.pin or reference.tag)
-    manifest = _usable(repository, document, _INDEX_DEPTH)
-    if manifest is None:
-        raise ModelError(
-            f"{reference.text} holds no ONNX model: no layer that is named *.onnx, and none that is an image's"
-        )
-    return manifest, digest
-
-
-def _usable(repository: Repository, document: Mapping[str, object], depth: int) -> Manifest | None:
-    found = manifests.read(document, repository.reference.text)
-    if isinstance(found, Manifest):
-        return found if found.is_usable else None
-    for listed in found[:_MOST_IN_INDEX] if depth else ():
-        inner = _usable(repository, repository.document(listed.digest)[0], depth - 1)
-        if inner is not None:
-            return inner
-    return None
+    found = manifests.read(document, reference.text)
+    listed: list[Descriptor] = []
+    for _ in range(_MOST_DOCUMENTS):
+        if isinstance(found, Manifest):
+            if found.is_usable:
+                return found, digest
+        else:
+            listed = [*found, *listed]
+        if not listed:
+            break
+        found = manifests.read(repository.document(listed.pop(0).digest)[0], reference.text)
+    raise ModelError(
+        f"{reference.text} holds no ONNX model: no layer that is named *.onnx, and none that is an image's"
+        + (f"; of what it lists, {_MOST_DOCUMENTS} were looked at" if listed else "")
+    )
 
 
 def pull(repository: Repository, manifest: Manifest, options: Options, work: Path, target: Path) -> Path:

@@ -137,6 +137,19 @@ def test_an_index_leads_to_what_may_hold_a_model(registry: Registry, tmp_path: P
         pull(f"oci://{registry.host}/listed:none", tmp_path)
 
 
+def test_indexes_of_indexes_end(registry: Registry, tmp_path: Path) -> None:
+    """Not after each of the thousands that one may lead to."""
+    nothing = registry.put("deep", "nothing", [("application/vnd.in-toto+json", "", b"{}")])
+    kind = MANIFEST
+    for tag in ("low", "high", "top"):
+        size = len(registry.ask("GET", f"/v2/deep/manifests/{nothing}", Accept=f"{MANIFEST}, {INDEX}")[2])
+        entries = [{"mediaType": kind, "digest": nothing, "size": size}] * 16
+        document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+        nothing, kind = registry.put_manifest("deep", tag, document, INDEX), INDEX
+    with pytest.raises(ModelError, match=r"holds no ONNX model: .*; of what it lists, 64 were looked at"):
+        pull(f"oci://{registry.host}/deep:top", tmp_path)
+
+
 def test_annotations_count_where_the_configuration_is_silent(registry: Registry, tmp_path: Path) -> None:
     """Labels, layout and window of a model come with it; what the file says wins."""
     annotations = {

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from processor.errors import ModelError, ModelUnavailable
 from processor.obtaining import options_of
 from processor.registry import credentials, references
+from processor.registry.challenges import Registry as Asking
 from processor.registry.challenges import parse
 from processor.registry.credentials import Password, RefreshToken
 from processor.registry.deadline import Deadline
@@ -341,6 +342,15 @@ def test_a_host_that_is_redirected_to_gets_no_answer_to_its_challenge(
     with pytest.raises(ModelError, match=f"localhost:{greedy.port} does not accept our credentials"):
         pull(between.host, tmp_path, username=USER, password=SECRET)
     assert not any("authorization" in asked.headers for asked in greedy.asked)
+
+
+def test_a_registry_with_tls_does_not_send_us_to_services_of_this_machine() -> None:
+    """A token server without TLS beside us may be anything, with an account or without."""
+    web = Web(Options(), Deadline(10, "x"))
+    asked = Asking(web, "https://plant.example", "repository:m:pull", host="plant.example")
+    for who in (None, Password(USER, SECRET)):
+        with pytest.raises(ModelError, match=r"wants a token from 127\.0\.0\.1 without https; refused"):
+            asked._token({"realm": "http://127.0.0.1:9/token"}, who)
 
 
 def test_redirects_end_and_stay_encrypted(front: FrontFactory, tmp_path: Path) -> None:
