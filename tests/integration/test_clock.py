@@ -33,6 +33,7 @@ class WrongClock:
         connected = processor.log().count("Connected to the broker")
         processor.launch(f"clock={self._file}", "tidy=0.05")
         processor.wait_for_log("Connected to the broker", connected + 1)
+        processor.wait_until(lambda: not any("subscriptions" in one for one in not_ready(processor)), "subscribed")
 
 
 def told(client: Client, processor: ProcessorProcess, messages: int) -> dict[str, Any]:
