@@ -310,9 +310,11 @@ class Store:
         Returns:
             Whether there may be more of them; they are dropped by the next calls.
         """
+        # Where it fails, the next call begins at the oldest again: what a claim held meanwhile may be free by then.
+        after, self._aged = self._aged, 0
         try:
             with self._writing() as before:
-                aged = self._admission.expire(now, self._aged)
+                aged = self._admission.expire(now, after)
                 self._set(meta or {})
         except StateFull:
             self._reserve.release()

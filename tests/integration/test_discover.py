@@ -90,7 +90,7 @@ def test_what_it_writes_runs_unchanged(
     model = models.write(models.cnn(channels=2, size=10, labels=LABELS), tmp_path)
     file = tmp_path / "plant.yaml"
     done = mlade_here(
-        capsys, "discover", "--broker", plant.url, "--seconds", "1.5", "--model", str(model), "-o", str(file)
+        capsys, "discover", "--broker", plant.url, "--seconds", "2.5", "--model", str(model), "-o", str(file)
     )
     assert done.code == 0, done.err
     text = file.read_text()
@@ -139,7 +139,7 @@ def test_the_page_shows_what_it_does(
     printed, written = re.findall(r"^```(?:yaml)?\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     command, shown = printed.removeprefix("$ mlade ").split("\n", 1)
     options = command.replace("mqtt://broker.plant.example", plant.url).split()
-    done = mlade_here(capsys, *options, "--seconds", "1.5")
+    done = mlade_here(capsys, *options, "--seconds", "2.5")
     assert masked(shown) <= masked(done.out)
     assert masked(written) <= masked(Path("plant.yaml").read_text())
     readme = (ROOT / "README.md").read_text()
