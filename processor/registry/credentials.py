@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-
-import requests
+from urllib.parse import urlencode
 
 from processor.errors import ModelError, ModelUnavailable
 from processor.registry.options import Options
@@ -34,10 +33,6 @@ _NOTHING_KNOWN: Final = "credentials not found"
 _TOKEN_USER: Final = "<token>"  # noqa: S105 - no secret
 """Docker's helpers give this name where the secret is a refresh token."""
 _AZURE: Final = (".azurecr.io", ".azurecr.cn", ".azurecr.us")
-_AZURE_RESOURCE: Final = "https://containerregistry.azure.net/"
-"""A token for it is good for registries, and for nothing else of a subscription's."""
-_IDENTITY_PATIENCE: Final = 10.0
-"""Seconds that the machine's own identity endpoint may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +154,9 @@ def _exchanged(web: Web, base: str, host: str) -> RefreshToken:
             f"model.registry.identity: managed is for Azure Container Registry, and {host} is none: our identity's "
             "token is not sent there"
         )
-    form = {"grant_type": "access_token", "service": name, "access_token": _managed_identity(web.options.client_id)}
+    from processor.registry.identity import managed_identity  # noqa: PLC0415 - what it needs takes memory and a while
+
+    form = {"grant_type": "access_token", "service": name, "access_token": managed_identity(web.options.client_id)}
     with web.ask("POST", f"{base}/oauth2/exchange", **posted(form)) as answer:
         if answer.status != OK:
             raise refused(answer, "a token for our managed identity (AcrPull on the registry?)")
@@ -169,45 +166,8 @@ def _exchanged(web: Web, base: str, host: str) -> RefreshToken:
     return RefreshToken(token)
 
 
-def _managed_identity(client_id: str | None) -> str:
-    """Return the machine's identity's token for Azure Container Registry."""
-    import msal  # noqa: PLC0415 - only where it is wanted: it takes a while to load
-
-    identity = (
-        msal.UserAssignedManagedIdentity(client_id=client_id) if client_id else msal.SystemAssignedManagedIdentity()
-    )
-    with _Direct() as session:
-        client = msal.ManagedIdentityClient(identity, http_client=session)
-        try:
-            found = client.acquire_token_for_client(resource=_AZURE_RESOURCE)
-        except (requests.RequestException, ValueError, msal.ManagedIdentityError) as error:
-            raise ModelUnavailable(
-                f"this machine's managed identity does not answer ({type(error).__name__}): is it an Azure VM, an Arc "
-                "machine or a service that has one?"
-            ) from None
-    token = found.get("access_token")
-    if not isinstance(token, str):
-        raise ModelUnavailable(f"this machine's managed identity gives no token: {found.get('error', 'no reason')}")
-    return token
-
-
-class _Direct(requests.Session):
-    """Asks the machine's own endpoint: never through a proxy, never for long."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.max_redirects = 0
-
-    def request(self, *arguments: Any, **keywords: Any) -> requests.Response:  # noqa: ANN401 - requests' own
-        """Ask with a timeout."""
-        return super().request(*arguments, **{"timeout": _IDENTITY_PATIENCE, **keywords})
-
-
 def posted(form: Mapping[str, str]) -> dict[str, Any]:
     """Return how a form is sent, as `Web.ask` takes it."""
-    from urllib.parse import urlencode  # noqa: PLC0415
-
     return {"headers": {"Content-Type": "application/x-www-form-urlencoded"}, "body": urlencode(form).encode()}
 
 
